@@ -1,0 +1,1 @@
+//! The backup's own format.

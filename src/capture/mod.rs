@@ -1,0 +1,1 @@
+//! The hot copy of a live data directory.

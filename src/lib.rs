@@ -1,0 +1,23 @@
+//! Stillframe: physical hot backups of MySQL.
+//!
+//! ```text
+//!   cli ──────────────► ops (the verbs: backup, restore, verify, …)
+//!                        │
+//!        ┌───────────┬───┴────────┬──────────┬──────────┐
+//!     capture     archive       store      mysql      innodb
+//!   (hot copy)  (stored form) (buckets)   (SQL)    (formats, pure)
+//! ```
+//!
+//! [`innodb`] turns bytes into types and knows no I/O. [`capture`] copies a live data directory and follows its
+//! redo log. [`archive`] is the backup's own format, [`store`] is where archives live, [`mysql`] is the live
+//! server over SQL. [`ops`] puts them together, one verb a file; start reading at `ops/backup.rs`.
+
+pub mod archive;
+pub mod capture;
+pub mod cli;
+pub mod innodb;
+pub mod mysql;
+pub mod obs;
+pub mod ops;
+pub mod store;
+pub mod util;

@@ -1,0 +1,1 @@
+//! The live server, over SQL.
