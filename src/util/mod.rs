@@ -1,1 +1,7 @@
-//! Leaf helpers.
+//! Leaf helpers: small, pure where they can be, and knowing nothing of the rest of the crate.
+
+pub mod backoff;
+pub mod clock;
+pub mod fs;
+pub mod names;
+pub mod units;
