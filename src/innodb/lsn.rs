@@ -39,6 +39,7 @@ impl Lsn {
     }
 
     /// The first LSN of the block that this one lies in.
+    #[must_use]
     pub const fn block_start(self) -> Self {
         Self(self.0 & !(LOG_BLOCK_SIZE - 1))
     }
