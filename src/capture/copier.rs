@@ -1,0 +1,558 @@
+//! The copier: every page of every tablespace, verified, in windows, by several threads.
+//!
+//! ```text
+//!   spaces, largest first ─► windows ─► next free thread:
+//!      read 4 MiB ─► verify each page ─┬─ good, zero ────────────────► sink
+//!                                      └─ bad: read again, up to 10 times, 20–200 ms apart
+//!                                               └─ still bad: CorruptPage, the copy ends
+//! ```
+//! A page may be read while the server writes it: half old, half new. Redo cannot mend that, so such a page is read
+//! again until its checksum fits. Knows no SQL and does not lock; the doublewrite area of the system tablespace
+//! has no meaning and is not verified (MySQL 9.7; tablespace-files reference, sections 4 and 6).
+
+use std::collections::HashMap;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::plan::{CopyPlan, PlannedSpace};
+use super::read::{ALIGNMENT, AlignedBuffer, LiveFile};
+use super::throttle::Throttle;
+use super::window::{WINDOW_BYTES, Window, WindowSink};
+use super::{CaptureError, SpacePiece};
+use crate::innodb::ids::{PageNo, SpaceId};
+use crate::innodb::keyring::Keyring;
+use crate::innodb::lsn::Lsn;
+use crate::innodb::page::{PageContext, PageFault, PageScratch, UnverifiedPage, Verified, all_zero};
+use crate::innodb::space::header::{SpaceHeader, extent_pages};
+use crate::innodb::space::{TablespaceFlags, TablespaceKey};
+
+/// How often a bad page is read before it is called corrupt.
+const MAX_READS: u32 = 10;
+
+/// How to copy.
+#[derive(Debug, Clone)]
+pub struct CopyOptions {
+    /// Number of threads; as many sinks must be given.
+    pub parallel: NonZeroUsize,
+    /// The limit that all threads share.
+    pub throttle: Arc<Throttle>,
+    /// Keys of encrypted tablespaces.
+    pub keyring: Option<Arc<Keyring>>,
+    /// Copy encrypted pages whose key is missing; else such a page ends the copy.
+    pub copy_unverified: bool,
+}
+
+/// Hears how the copy goes on, from all threads.
+pub trait CopyObserver: Send + Sync {
+    /// So many more bytes were read and verified.
+    fn bytes_read(&self, bytes: u64);
+}
+
+/// What was copied.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CopySummary {
+    /// Good pages.
+    pub pages: u64,
+    /// All-zero pages.
+    pub zero: u64,
+    /// Pages that had to be read again.
+    pub reread: u64,
+    /// Encrypted pages that nobody looked into.
+    pub opaque: u64,
+    /// Bytes read.
+    pub bytes: u64,
+    /// The newest change on any page.
+    pub max_lsn: Lsn,
+}
+
+/// Copies all tablespaces of `plan`; one thread for each sink. The first failure stops all.
+pub fn copy_spaces(
+    plan: &CopyPlan,
+    options: &CopyOptions,
+    sinks: Vec<Box<dyn WindowSink>>,
+    observer: &dyn CopyObserver,
+    cancel: &CancellationToken,
+) -> Result<CopySummary, CaptureError> {
+    let shared =
+        Shared { jobs: Jobs::new(plan), options, observer, keys: Mutex::default(), cancel: cancel.child_token() };
+    let outcomes: Vec<Result<CopySummary, CaptureError>> = std::thread::scope(|scope| {
+        let start = |sink| scope.spawn(|| copy_some(&shared, sink));
+        let threads: Vec<_> = sinks.into_iter().map(start).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap_or(Err(CaptureError::Panicked))).collect()
+    });
+    let mut sum = CopySummary::default();
+    let mut failure = None;
+    for outcome in outcomes {
+        match outcome {
+            Ok(part) => sum.add(&part),
+            // A thread that was stopped by another's failure is not the reason.
+            Err(CaptureError::Cancelled) if failure.is_some() => {}
+            Err(error) if failure.is_none() || matches!(failure, Some(CaptureError::Cancelled)) => {
+                failure = Some(error)
+            }
+            Err(_) => {}
+        }
+    }
+    failure.map_or(Ok(sum), Err)
+}
+
+impl CopySummary {
+    fn add(&mut self, other: &Self) {
+        let Self { pages, zero, reread, opaque, bytes, max_lsn } = *other;
+        self.pages += pages;
+        self.zero += zero;
+        self.reread += reread;
+        self.opaque += opaque;
+        self.bytes += bytes;
+        self.max_lsn = self.max_lsn.max(max_lsn);
+    }
+}
+
+/// All windows of all spaces, numbered, largest spaces first so that threads end together.
+struct Jobs<'a> {
+    spaces: Vec<(&'a PlannedSpace, u64)>,
+    total: u64,
+    next: AtomicU64,
+}
+
+impl<'a> Jobs<'a> {
+    fn new(plan: &'a CopyPlan) -> Self {
+        let mut spaces: Vec<_> = plan.spaces.iter().map(|space| (space, 0)).collect();
+        spaces.sort_by_key(|(space, _)| std::cmp::Reverse(space.bytes()));
+        let mut total = 0;
+        for (space, first) in &mut spaces {
+            *first = total;
+            total += space.bytes().div_ceil(WINDOW_BYTES);
+        }
+        Self { spaces, total, next: AtomicU64::new(0) }
+    }
+
+    /// The next space and window that nobody has taken.
+    fn take(&self) -> Option<(&'a PlannedSpace, u32)> {
+        let job = self.next.fetch_add(1, Ordering::Relaxed);
+        if job >= self.total {
+            return None;
+        }
+        let index = self.spaces.partition_point(|(_, first)| *first <= job).checked_sub(1)?;
+        let (space, first) = self.spaces.get(index)?;
+        Some((space, u32::try_from(job - first).ok()?))
+    }
+}
+
+struct Shared<'a> {
+    jobs: Jobs<'a>,
+    options: &'a CopyOptions,
+    observer: &'a dyn CopyObserver,
+    keys: Mutex<HashMap<SpaceId, Arc<TablespaceKey>>>,
+    cancel: CancellationToken,
+}
+
+fn copy_some(shared: &Shared<'_>, mut sink: Box<dyn WindowSink>) -> Result<CopySummary, CaptureError> {
+    let mut worker = Worker::new(shared);
+    let outcome = loop {
+        if shared.cancel.is_cancelled() {
+            break Err(CaptureError::Cancelled);
+        }
+        let Some((space, window)) = shared.jobs.take() else { break Ok(()) };
+        if let Err(error) = worker.copy_window(space, window, sink.as_mut()) {
+            break Err(error);
+        }
+    };
+    let outcome = outcome.and_then(|()| sink.finish().map_err(CaptureError::Sink));
+    if outcome.is_err() {
+        shared.cancel.cancel();
+    }
+    outcome.map(|()| worker.summary)
+}
+
+struct Worker<'a> {
+    shared: &'a Shared<'a>,
+    buffer: AlignedBuffer,
+    again: AlignedBuffer,
+    scratch: PageScratch,
+    zero: Vec<bool>,
+    summary: CopySummary,
+    open: Option<(PathBuf, LiveFile)>,
+}
+
+impl<'a> Worker<'a> {
+    fn new(shared: &'a Shared<'a>) -> Self {
+        Self {
+            shared,
+            buffer: AlignedBuffer::new(usize::try_from(WINDOW_BYTES).unwrap_or(0)),
+            again: AlignedBuffer::new((64 << 10) + 2 * ALIGNMENT),
+            scratch: PageScratch::default(),
+            zero: Vec::new(),
+            summary: CopySummary::default(),
+            open: None,
+        }
+    }
+
+    fn copy_window(
+        &mut self,
+        space: &PlannedSpace,
+        window_no: u32,
+        sink: &mut dyn WindowSink,
+    ) -> Result<(), CaptureError> {
+        let page_size = space.flags.physical_size();
+        let first = u64::from(window_no) * (WINDOW_BYTES / u64::from(page_size.bytes()));
+        let first_page = PageNo(u32::try_from(first).unwrap_or(u32::MAX));
+        let bytes = self.read_window(space, first_page)?;
+        self.shared.options.throttle.take(u64::try_from(bytes).unwrap_or(0), &self.shared.cancel);
+        self.verify_window(space, first_page, bytes)?;
+        let window = Window {
+            space: space.space,
+            window_no,
+            page_size,
+            first_page,
+            pages: self.buffer.bytes().get(..bytes).unwrap_or_default(),
+            zero: &self.zero,
+        };
+        sink.window(&window).map_err(CaptureError::Sink)?;
+        let bytes = u64::try_from(bytes).unwrap_or(0);
+        self.summary.bytes += bytes;
+        self.shared.observer.bytes_read(bytes);
+        Ok(())
+    }
+
+    /// Fills the buffer with the window's pages, from all files that hold some of them.
+    fn read_window(&mut self, space: &PlannedSpace, first_page: PageNo) -> Result<usize, CaptureError> {
+        let size = space.flags.physical_size().len();
+        let capacity = self.buffer.bytes().len() / size;
+        let mut buffer = std::mem::replace(&mut self.buffer, AlignedBuffer::new(0));
+        let mut filled = 0;
+        let mut outcome = Ok(());
+        for piece in &space.pieces {
+            let skip = u64::from(first_page.0) + u64::try_from(filled / size).unwrap_or(0);
+            let Some(within) =
+                skip.checked_sub(u64::from(piece.first_page.0)).filter(|at| *at < u64::from(piece.pages))
+            else {
+                continue;
+            };
+            let left = usize::try_from(u64::from(piece.pages) - within).unwrap_or(usize::MAX);
+            let wanted = left.min(capacity - filled / size) * size;
+            let offset = within * u64::try_from(size).unwrap_or(0);
+            let target = buffer.bytes_mut().get_mut(filled..filled + wanted).unwrap_or_default();
+            outcome = self.read_exact(&piece.path, target, offset);
+            if outcome.is_err() {
+                break;
+            }
+            filled += wanted;
+        }
+        self.buffer = buffer;
+        outcome.map(|()| filled)
+    }
+
+    fn read_exact(&mut self, path: &Path, target: &mut [u8], offset: u64) -> Result<(), CaptureError> {
+        let mut file = match self.open.take() {
+            Some((open, file)) if open == path => file,
+            _ => LiveFile::open(path).map_err(CaptureError::io("open", path))?,
+        };
+        let count = file.read(target, offset).map_err(CaptureError::io("read", path))?;
+        self.open = Some((path.to_path_buf(), file));
+        if count < target.len() {
+            return Err(CaptureError::FileShrank { path: path.to_path_buf() });
+        }
+        Ok(())
+    }
+
+    fn verify_window(&mut self, space: &PlannedSpace, first_page: PageNo, bytes: usize) -> Result<(), CaptureError> {
+        let size = space.flags.physical_size().len();
+        self.zero.clear();
+        for index in 0..bytes / size {
+            let page = PageNo(first_page.0.saturating_add(u32::try_from(index).unwrap_or(u32::MAX)));
+            let range = index * size..(index + 1) * size;
+            let zero = if is_legacy_doublewrite(space.space, space.flags, page) {
+                all_zero(self.buffer.bytes().get(range).unwrap_or_default())
+            } else {
+                self.verify_page(space, page, range)?
+            };
+            self.zero.push(zero);
+            if zero {
+                self.summary.zero += 1;
+            } else {
+                self.summary.pages += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Verifies one page in the buffer, reading it again where it must; says whether it is all zero.
+    fn verify_page(
+        &mut self,
+        space: &PlannedSpace,
+        page: PageNo,
+        range: std::ops::Range<usize>,
+    ) -> Result<bool, CaptureError> {
+        let mut reads = 1;
+        loop {
+            let fault = match self.judge(space, page, &range)? {
+                Judged::Zero => return Ok(true),
+                Judged::Good => return Ok(false),
+                Judged::Bad(fault) => fault,
+            };
+            if reads == 1 {
+                self.summary.reread += 1;
+            }
+            let piece = piece_of(space, page)?;
+            if reads >= MAX_READS || self.shared.cancel.is_cancelled() {
+                if self.shared.cancel.is_cancelled() {
+                    return Err(CaptureError::Cancelled);
+                }
+                return Err(CaptureError::CorruptPage {
+                    path: piece.path.clone(),
+                    space: space.space,
+                    page,
+                    fault,
+                    reads,
+                });
+            }
+            std::thread::sleep(Duration::from_millis(u64::from(reads.min(10)) * 20));
+            reads += 1;
+            self.read_again(space, piece, page, range.clone())?;
+        }
+    }
+
+    fn judge(
+        &mut self,
+        space: &PlannedSpace,
+        page: PageNo,
+        range: &std::ops::Range<usize>,
+    ) -> Result<Judged, CaptureError> {
+        let mut key = self.shared.keys.lock().unwrap_or_else(PoisonError::into_inner).get(&space.space).cloned();
+        loop {
+            let bytes = self.buffer.bytes().get(range.clone()).unwrap_or_default();
+            let context = PageContext { space: space.space, flags: space.flags, key: key.as_deref() };
+            match UnverifiedPage::new(bytes, page).verify(&context, &mut self.scratch) {
+                Ok(Verified::Zero) => return Ok(Judged::Zero),
+                Ok(Verified::Page(view)) => {
+                    self.summary.max_lsn = self.summary.max_lsn.max(view.lsn());
+                    return Ok(Judged::Good);
+                }
+                Ok(Verified::Opaque(_)) => match self.find_key(space)? {
+                    Some(found) => key = Some(found),
+                    None => {
+                        self.summary.opaque += 1;
+                        return Ok(Judged::Good);
+                    }
+                },
+                Err(fault) => return Ok(Judged::Bad(fault)),
+            }
+        }
+    }
+
+    /// Looks for the key of an encrypted tablespace on its page 0, as it is now. `None`: go on without.
+    fn find_key(&mut self, space: &PlannedSpace) -> Result<Option<Arc<TablespaceKey>>, CaptureError> {
+        let path = piece_of(space, PageNo(0))?.path.clone();
+        let missing = |why: String| CaptureError::KeyMissing { path: path.clone(), space: space.space, why };
+        let Some(keyring) = &self.shared.options.keyring else {
+            if self.shared.options.copy_unverified {
+                return Ok(None);
+            }
+            return Err(missing("no keyring was given, so its pages cannot be checked".into()));
+        };
+        let mut page0 = AlignedBuffer::new(space.flags.physical_size().len().next_multiple_of(ALIGNMENT));
+        let mut file = LiveFile::open(&path).map_err(CaptureError::io("open", &path))?;
+        let _ = file.read(page0.bytes_mut(), 0).map_err(CaptureError::io("read", &path))?;
+        let header = SpaceHeader::decode(page0.bytes()).map_err(CaptureError::format(&path))?;
+        let info = header.encryption.ok_or_else(|| missing("its page 0 holds no key".into()))?;
+        let key = Arc::new(info.unwrap_key(keyring).map_err(|error| missing(error.to_string()))?);
+        let mut keys = self.shared.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(Some(Arc::clone(keys.entry(space.space).or_insert(key))))
+    }
+
+    /// Reads one page once more, past the page cache where that can be, into its place in the buffer.
+    fn read_again(
+        &mut self,
+        space: &PlannedSpace,
+        piece: &SpacePiece,
+        page: PageNo,
+        range: std::ops::Range<usize>,
+    ) -> Result<(), CaptureError> {
+        let size = u64::from(space.flags.physical_size().bytes());
+        let alignment = u64::try_from(ALIGNMENT).unwrap_or(1);
+        let offset = u64::from(page.0.saturating_sub(piece.first_page.0)) * size;
+        let start = offset - offset % alignment;
+        let skip = usize::try_from(offset - start).unwrap_or(0);
+        let length = (skip + range.len()).next_multiple_of(ALIGNMENT);
+        let mut file = LiveFile::open(&piece.path).map_err(CaptureError::io("open", &piece.path))?;
+        let target = self.again.bytes_mut().get_mut(..length).unwrap_or_default();
+        let count = file.read(target, start).map_err(CaptureError::io("read", &piece.path))?;
+        let fresh = self.again.bytes().get(skip..skip + range.len()).filter(|_| count >= skip + range.len());
+        let (Some(fresh), Some(place)) = (fresh, self.buffer.bytes_mut().get_mut(range)) else {
+            return Err(CaptureError::FileShrank { path: piece.path.clone() });
+        };
+        place.copy_from_slice(fresh);
+        Ok(())
+    }
+}
+
+enum Judged {
+    Zero,
+    Good,
+    Bad(PageFault),
+}
+
+fn piece_of(space: &PlannedSpace, page: PageNo) -> Result<&SpacePiece, CaptureError> {
+    let holds = |piece: &&SpacePiece| page.0 >= piece.first_page.0 && page.0 - piece.first_page.0 < piece.pages;
+    let nothing = || CaptureError::MissingFile { path: PathBuf::new(), space: space.space };
+    space.pieces.iter().find(holds).ok_or_else(nothing)
+}
+
+/// The two extents after the first of the system tablespace: written by servers before 8.0.20, without meaning since.
+fn is_legacy_doublewrite(space: SpaceId, flags: TablespaceFlags, page: PageNo) -> bool {
+    let extent = extent_pages(flags.logical_size());
+    space == SpaceId::SYSTEM && (extent..extent * 3).contains(&page.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::capture::window::SinkError;
+    use crate::innodb::checksum::stamp_page;
+
+    fn page(space: u32, number: u32) -> Vec<u8> {
+        let mut page = vec![0_u8; 16384];
+        page[4..8].copy_from_slice(&number.to_be_bytes());
+        page[16..24].copy_from_slice(&u64::from(number + 1).to_be_bytes());
+        page[24..26].copy_from_slice(&17855_u16.to_be_bytes());
+        page[34..38].copy_from_slice(&space.to_be_bytes());
+        page[16380..].copy_from_slice(&(number + 1).to_be_bytes());
+        stamp_page(&mut page).unwrap();
+        page
+    }
+
+    fn space(path: &Path, id: u32, pages: u32) -> PlannedSpace {
+        let piece = SpacePiece { path: path.to_path_buf(), relative: None, first_page: PageNo(0), pages };
+        PlannedSpace { space: SpaceId(id), flags: TablespaceFlags::decode(0x4021).unwrap(), pieces: vec![piece] }
+    }
+
+    fn options() -> CopyOptions {
+        CopyOptions {
+            parallel: NonZeroUsize::new(2).unwrap(),
+            throttle: Arc::new(Throttle::new(None)),
+            keyring: None,
+            copy_unverified: false,
+        }
+    }
+
+    type Got = Arc<Mutex<HashMap<(SpaceId, u32), (Vec<u8>, Vec<bool>)>>>;
+
+    struct Collect(Got);
+
+    impl WindowSink for Collect {
+        fn window(&mut self, window: &Window<'_>) -> Result<(), SinkError> {
+            let value = (window.pages.to_vec(), window.zero.to_vec());
+            assert!(self.0.lock().unwrap().insert((window.space, window.window_no), value).is_none());
+            Ok(())
+        }
+
+        fn finish(self: Box<Self>) -> Result<(), SinkError> {
+            Ok(())
+        }
+    }
+
+    struct Quiet;
+
+    impl CopyObserver for Quiet {
+        fn bytes_read(&self, _: u64) {}
+    }
+
+    fn copy(spaces: Vec<PlannedSpace>) -> (Result<CopySummary, CaptureError>, Got) {
+        let got = Got::default();
+        let sinks = (0..2).map(|_| Box::new(Collect(Arc::clone(&got))) as Box<dyn WindowSink>).collect();
+        let plan = CopyPlan { spaces, ..CopyPlan::default() };
+        (copy_spaces(&plan, &options(), sinks, &Quiet, &CancellationToken::new()), got)
+    }
+
+    #[test]
+    fn every_page_arrives_once_and_zero_ones_are_marked() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut content = Vec::new();
+        for number in 0..600 {
+            content.extend(if number % 10 == 3 { vec![0; 16384] } else { page(5, number) });
+        }
+        let path = dir.path().join("t.ibd");
+        fs::write(&path, &content).unwrap();
+        let (summary, got) = copy(vec![space(&path, 5, 600)]);
+        let summary = summary.unwrap();
+        assert_eq!((summary.pages, summary.zero, summary.reread), (540, 60, 0));
+        assert_eq!(summary.max_lsn, Lsn::new(600));
+        let got = got.lock().unwrap();
+        let all: Vec<u8> = (0..3).flat_map(|window| got[&(SpaceId(5), window)].0.clone()).collect();
+        assert_eq!(all, content);
+        assert!(got[&(SpaceId(5), 0)].1[13] && !got[&(SpaceId(5), 0)].1[14]);
+    }
+
+    #[test]
+    fn a_damaged_page_is_named_after_many_reads() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("orders.ibd");
+        let mut content: Vec<u8> = (0..8).flat_map(|number| page(5, number)).collect();
+        content[6 * 16384 + 5000] ^= 1;
+        fs::write(&path, content).unwrap();
+        let error = copy(vec![space(&path, 5, 8)]).0.unwrap_err();
+        let CaptureError::CorruptPage { page: PageNo(6), space: SpaceId(5), reads: MAX_READS, .. } = error else {
+            panic!("{error}")
+        };
+        assert!(error.to_string().contains("orders.ibd"));
+    }
+
+    #[test]
+    fn a_torn_page_heals() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.ibd");
+        let good: Vec<u8> = (0..8).flat_map(|number| page(5, number)).collect();
+        let mut torn = good.clone();
+        torn[6 * 16384 + 5000] ^= 1;
+        fs::write(&path, &torn).unwrap();
+        let (writer_path, bytes) = (path.clone(), good.clone());
+        let writer = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(50));
+            fs::write(writer_path, bytes).unwrap();
+        });
+        let (summary, got) = copy(vec![space(&path, 5, 8)]);
+        writer.join().unwrap();
+        assert_eq!(summary.unwrap().reread, 1);
+        assert_eq!(got.lock().unwrap()[&(SpaceId(5), 0)].0, good);
+    }
+
+    #[test]
+    fn the_system_tablespace_runs_on_over_its_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let (a, b) = (dir.path().join("ibdata1"), dir.path().join("ibdata2"));
+        fs::write(&a, (0..30).flat_map(|number| page(0, number)).collect::<Vec<u8>>()).unwrap();
+        fs::write(&b, (30..300).flat_map(|number| page(0, number)).collect::<Vec<u8>>()).unwrap();
+        let mut system = space(&a, 0, 30);
+        system.pieces.push(SpacePiece { path: b, relative: None, first_page: PageNo(30), pages: 270 });
+        let (summary, got) = copy(vec![system]);
+        assert_eq!(summary.unwrap().pages, 300);
+        let got = got.lock().unwrap();
+        assert_eq!(got[&(SpaceId(0), 0)].0[255 * 16384..], page(0, 255));
+        assert_eq!(got[&(SpaceId(0), 1)].0[..16384], page(0, 256));
+    }
+
+    #[test]
+    fn an_encrypted_page_without_key_ends_the_copy_unless_told_otherwise() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("secret.ibd");
+        let mut sealed = page(5, 1);
+        sealed[24..26].copy_from_slice(&15_u16.to_be_bytes());
+        fs::write(&path, [page(5, 0), sealed].concat()).unwrap();
+        let error = copy(vec![space(&path, 5, 2)]).0.unwrap_err();
+        assert!(matches!(error, CaptureError::KeyMissing { space: SpaceId(5), .. }), "{error}");
+        let got = Got::default();
+        let plan = CopyPlan { spaces: vec![space(&path, 5, 2)], ..CopyPlan::default() };
+        let lenient = CopyOptions { copy_unverified: true, ..options() };
+        let sink: Vec<Box<dyn WindowSink>> = vec![Box::new(Collect(got))];
+        let summary = copy_spaces(&plan, &lenient, sink, &Quiet, &CancellationToken::new()).unwrap();
+        assert_eq!((summary.pages, summary.opaque), (2, 1));
+    }
+}

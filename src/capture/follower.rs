@@ -1,0 +1,565 @@
+//! The redo follower: a thread of its own that copies log blocks into the spool as the server writes them.
+//!
+//! ```text
+//!   #ib_redo7  ▓▓▓▓▓▓▓▓▓▓▓▓│▓░       full blocks go to the spool; the partial one at the end is read again
+//!   #ib_redo8                        opened by LSN, never by number alone
+//!        every read: header again ─ recycled? ─► RedoOverwritten
+//!
+//!   spool segment 1 │ segment 2 │ …  closed ones wait in a queue for whoever stores them
+//!   finish_at(L):   the block of L is cut to end exactly at L; nothing after it is kept
+//! ```
+//! It never waits for anything but the server: not for the store, not for a lock. (MySQL 9.7; redo-log reference,
+//! sections 5, 6 and 12; hot-backup-protocol reference, trap T1.)
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
+
+use super::CaptureError;
+use super::redo_dir::{Discovered, RedoFile, discover, find_file, refuse_disabled};
+use super::spool::{Spool, Spooled};
+use crate::innodb::keyring::Keyring;
+use crate::innodb::lsn::{LOG_BLOCK_SIZE, Lsn};
+use crate::innodb::redo::block::{BLOCK_LEN, BlockRead, cut_block, decode_block};
+use crate::innodb::redo::file::encryption_info;
+use crate::innodb::space::TablespaceKey;
+
+/// Bytes of one read.
+const READ_BYTES: usize = 1 << 20;
+/// Bytes after which a segment is closed.
+const SEGMENT_BYTES: u64 = 8 << 20;
+/// Wait between reads when there is nothing new.
+const POLL: Duration = Duration::from_millis(10);
+/// How long a bad block may stay bad before it is no torn read any more.
+const TORN_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How to follow.
+#[derive(Debug)]
+pub struct FollowOptions {
+    /// The server's `#innodb_redo`.
+    pub redo_dir: PathBuf,
+    /// Where blocks are kept.
+    pub spool: Arc<Spool>,
+    /// Keys, where the log may be encrypted.
+    pub keyring: Option<Arc<Keyring>>,
+}
+
+/// A run of captured blocks in the spool.
+#[derive(Debug)]
+pub struct RedoSegment {
+    /// LSN of the first block.
+    pub start: Lsn,
+    /// LSN behind the last block, or inside it where the log was cut.
+    pub end: Lsn,
+    /// The blocks, raw: encrypted ones stay encrypted.
+    pub blocks: Spooled,
+}
+
+/// What was captured, but for the segments.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CapturedRedo {
+    /// Where recovery starts.
+    pub checkpoint: Lsn,
+    /// Where the log was cut.
+    pub end: Lsn,
+    /// Uuid of the log.
+    pub log_uuid: u32,
+    /// Who wrote it.
+    pub creator: String,
+    /// The encryption block of its files' headers, where the log is encrypted.
+    pub encryption_block: Option<Vec<u8>>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    /// Everything before this LSN is in the spool.
+    position: AtomicU64,
+    /// Where to end; 0 while that is not known.
+    target: AtomicU64,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    closed: VecDeque<RedoSegment>,
+    outcome: Option<Result<CapturedRedo, CaptureError>>,
+    ended: bool,
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A running follower. Dropping it ends its thread.
+#[derive(Debug)]
+pub struct RedoFollower {
+    shared: Arc<Shared>,
+    checkpoint: Lsn,
+    stop: CancellationToken,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl RedoFollower {
+    /// Finds the newest checkpoint and follows the log from there.
+    pub fn start(options: FollowOptions, cancel: &CancellationToken) -> Result<Self, CaptureError> {
+        let found = discover(&options.redo_dir)?;
+        let checkpoint = found.checkpoint;
+        let shared = Arc::new(Shared::default());
+        shared.position.store(checkpoint.block_start().get(), Ordering::Release);
+        let stop = cancel.child_token();
+        let follow = Follow::new(options, found, Arc::clone(&shared), stop.clone())?;
+        let thread = std::thread::Builder::new()
+            .name("redo-follower".into())
+            .spawn(move || follow.run())
+            .map_err(CaptureError::io("start the thread of", std::path::Path::new("redo-follower")))?;
+        Ok(Self { shared, checkpoint, stop, thread: Some(thread) })
+    }
+
+    /// The checkpoint that the capture started from.
+    pub fn checkpoint(&self) -> Lsn {
+        self.checkpoint
+    }
+
+    /// Everything before this LSN is in the spool.
+    pub fn position(&self) -> Lsn {
+        Lsn::new(self.shared.position.load(Ordering::Acquire))
+    }
+
+    /// The oldest closed segment that nobody has taken.
+    pub fn take_segment(&self) -> Option<RedoSegment> {
+        self.shared.state().closed.pop_front()
+    }
+
+    /// True when the follower has ended and every segment was taken.
+    pub fn is_drained(&self) -> bool {
+        let state = self.shared.state();
+        state.ended && state.closed.is_empty()
+    }
+
+    /// True when the follower has ended, well or not.
+    pub fn has_ended(&self) -> bool {
+        self.shared.state().ended
+    }
+
+    /// Ends the capture exactly at `lsn`, which must be flushed or about to be; waits at most `patience` for it.
+    pub fn finish_at(&self, lsn: Lsn, patience: Duration) -> Result<CapturedRedo, CaptureError> {
+        self.shared.target.store(lsn.get(), Ordering::Release);
+        let start = Instant::now();
+        loop {
+            if let Some(outcome) = self.take_outcome() {
+                return outcome;
+            }
+            if self.stop.is_cancelled() {
+                return Err(CaptureError::Cancelled);
+            }
+            if start.elapsed() > patience {
+                let (position, seconds) = (self.position(), patience.as_secs());
+                return Err(CaptureError::RedoStalled { wanted: lsn, position, seconds });
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// How it ended, once.
+    pub fn take_outcome(&self) -> Option<Result<CapturedRedo, CaptureError>> {
+        self.shared.state().outcome.take()
+    }
+}
+
+impl Drop for RedoFollower {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The thread's side.
+struct Follow {
+    options: FollowOptions,
+    shared: Arc<Shared>,
+    stop: CancellationToken,
+    checkpoint: Lsn,
+    log_uuid: u32,
+    creator: String,
+    encryption_block: Option<Vec<u8>>,
+    key: Option<TablespaceKey>,
+    file: RedoFile,
+    /// The next block.
+    at: Lsn,
+    open: Option<OpenSegment>,
+    torn_since: Option<Instant>,
+}
+
+struct OpenSegment {
+    start: Lsn,
+    file: BufWriter<File>,
+    blocks: Spooled,
+}
+
+/// What a look at the log gave.
+enum Progress {
+    Moved,
+    Waiting,
+    Done(Lsn),
+}
+
+impl Follow {
+    fn new(
+        options: FollowOptions,
+        found: Discovered,
+        shared: Arc<Shared>,
+        stop: CancellationToken,
+    ) -> Result<Self, CaptureError> {
+        let Discovered { checkpoint, file } = found;
+        let mut follow = Self {
+            options,
+            shared,
+            stop,
+            checkpoint,
+            log_uuid: file.header.log_uuid,
+            creator: file.header.creator.clone(),
+            encryption_block: None,
+            key: None,
+            at: checkpoint.block_start(),
+            file,
+            open: None,
+            torn_since: None,
+        };
+        follow.load_key()?;
+        Ok(follow)
+    }
+
+    fn run(mut self) {
+        let outcome = self.follow();
+        if outcome.is_err() {
+            self.open = None;
+        }
+        let mut state = self.shared.state();
+        state.outcome = Some(outcome);
+        state.ended = true;
+    }
+
+    fn follow(&mut self) -> Result<CapturedRedo, CaptureError> {
+        let mut buffer = vec![0; READ_BYTES];
+        loop {
+            if self.stop.is_cancelled() {
+                return Err(CaptureError::Cancelled);
+            }
+            match self.step(&mut buffer)? {
+                Progress::Moved => {}
+                Progress::Waiting => std::thread::sleep(POLL),
+                Progress::Done(end) => {
+                    self.close_segment(end)?;
+                    return Ok(CapturedRedo {
+                        checkpoint: self.checkpoint,
+                        end,
+                        log_uuid: self.log_uuid,
+                        creator: self.creator.clone(),
+                        encryption_block: self.encryption_block.clone(),
+                    });
+                }
+            }
+        }
+    }
+
+    /// Reads what there is at the present place.
+    fn step(&mut self, buffer: &mut [u8]) -> Result<Progress, CaptureError> {
+        if self.at >= self.file.end_lsn()? {
+            return self.next_file();
+        }
+        let room = usize::try_from(self.file.end_lsn()?.saturating_since(self.at)).unwrap_or(usize::MAX);
+        let wanted = buffer.len().min(room);
+        let target = buffer.get_mut(..wanted).unwrap_or_default();
+        let count = self.file.read_blocks(self.at, target)?;
+        // Whether these bytes are this file's can only be said after they were read: it may have been recycled.
+        self.check_header()?;
+        let mut moved = false;
+        for raw in target.get_mut(..count).unwrap_or_default().chunks_exact_mut(BLOCK_LEN) {
+            match self.take_block(raw)? {
+                Progress::Moved => moved = true,
+                Progress::Waiting => break,
+                Progress::Done(end) => return Ok(Progress::Done(end)),
+            }
+        }
+        Ok(if moved { Progress::Moved } else { Progress::Waiting })
+    }
+
+    fn take_block(&mut self, raw: &mut [u8]) -> Result<Progress, CaptureError> {
+        let target = Lsn::new(self.shared.target.load(Ordering::Acquire));
+        let block = match decode_block(raw, self.at, self.key.as_ref()) {
+            Ok(BlockRead::Valid(block)) => block,
+            Ok(BlockRead::NotWritten) => return Ok(Progress::Waiting),
+            Ok(BlockRead::Overwritten { found }) => {
+                return Err(CaptureError::RedoOverwritten { wanted: self.at, found });
+            }
+            Err(error) => return self.torn(error),
+        };
+        self.torn_since = None;
+        if target != Lsn::ZERO && target.block_start() == self.at {
+            if block.end() < target {
+                return Ok(Progress::Waiting);
+            }
+            if block.encrypted && self.key.is_none() {
+                self.load_key()?;
+            }
+            cut_block(raw, target, self.key.as_ref()).map_err(CaptureError::format(&self.file.path))?;
+            self.append(raw)?;
+            return Ok(Progress::Done(target));
+        }
+        if !block.is_full() {
+            return Ok(Progress::Waiting);
+        }
+        self.append(raw)?;
+        Ok(Progress::Moved)
+    }
+
+    fn torn(&mut self, error: crate::innodb::FormatError) -> Result<Progress, CaptureError> {
+        let since = *self.torn_since.get_or_insert_with(Instant::now);
+        if since.elapsed() > TORN_PATIENCE {
+            return Err(CaptureError::format(&self.file.path)(error));
+        }
+        Ok(Progress::Waiting)
+    }
+
+    fn append(&mut self, raw: &[u8]) -> Result<(), CaptureError> {
+        let mut segment = match self.open.take() {
+            Some(segment) => segment,
+            None => {
+                let (file, blocks) = self.options.spool.file()?;
+                OpenSegment { start: self.at, file: BufWriter::with_capacity(READ_BYTES, file), blocks }
+            }
+        };
+        segment.blocks.grow(LOG_BLOCK_SIZE)?;
+        segment.file.write_all(raw).map_err(CaptureError::io("write spool file", segment.blocks.path()))?;
+        let full = segment.blocks.bytes() >= SEGMENT_BYTES;
+        self.open = Some(segment);
+        self.at = self.at.checked_add(LOG_BLOCK_SIZE).unwrap_or(self.at);
+        self.shared.position.store(self.at.get(), Ordering::Release);
+        if full {
+            self.close_segment(self.at)?;
+        }
+        Ok(())
+    }
+
+    fn close_segment(&mut self, end: Lsn) -> Result<(), CaptureError> {
+        if let Some(OpenSegment { start, mut file, blocks }) = self.open.take() {
+            file.flush().map_err(CaptureError::io("write spool file", blocks.path()))?;
+            self.shared.state().closed.push_back(RedoSegment { start, end, blocks });
+        }
+        Ok(())
+    }
+
+    /// The present file ends here: goes on in the one that holds the next LSN, if it is there already.
+    fn next_file(&mut self) -> Result<Progress, CaptureError> {
+        let Some(file) = find_file(&self.options.redo_dir, self.at)? else { return Ok(Progress::Waiting) };
+        self.file = file;
+        self.check_header()?;
+        self.load_key()?;
+        Ok(Progress::Moved)
+    }
+
+    /// The open file must still be the one it was, of the same log, with logging on.
+    fn check_header(&mut self) -> Result<(), CaptureError> {
+        let header = match self.file.current_header() {
+            Ok(header) => header,
+            // Being rewritten at this moment: the next look decides.
+            Err(CaptureError::Format { source: crate::innodb::FormatError::Checksum { .. }, .. }) => {
+                self.file.header.clone()
+            }
+            Err(error) => return Err(error),
+        };
+        if header.log_uuid != self.log_uuid {
+            return Err(CaptureError::RedoReplaced { expected: self.log_uuid, found: header.log_uuid });
+        }
+        if header.start_lsn != self.file.header.start_lsn {
+            return Err(CaptureError::RedoOverwritten { wanted: self.at, found: header.start_lsn });
+        }
+        self.file.header = header;
+        refuse_disabled(&self.file)
+    }
+
+    /// Takes the log's key from the present file, where it has one and the keyring opens it.
+    fn load_key(&mut self) -> Result<(), CaptureError> {
+        let Some(block) = self.file.encryption_block()? else { return Ok(()) };
+        let info = encryption_info(&block).map_err(CaptureError::format(&self.file.path))?;
+        if let (Some(info), Some(keyring)) = (info, &self.options.keyring) {
+            self.key = Some(info.unwrap_key(keyring).map_err(CaptureError::format(&self.file.path))?);
+        }
+        self.encryption_block = Some(block);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::innodb::redo::block::empty_block;
+    use crate::innodb::redo::file::{RedoFileHeader, RedoFlags, encode_checkpoint, file_name};
+
+    const BLOCKS: u64 = 100;
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    /// A full block of the log at `lsn`.
+    fn block(lsn: u64) -> Vec<u8> {
+        let mut raw = empty_block(Lsn::new(lsn + 12)).unwrap().to_vec();
+        raw[12..508].fill(0x5A);
+        raw[4..6].copy_from_slice(&512_u16.to_be_bytes());
+        let sum = crc32c::crc32c(&raw[..508]);
+        raw[508..].copy_from_slice(&sum.to_be_bytes());
+        raw
+    }
+
+    fn header(start: u64, uuid: u32, flags: u32) -> [u8; 512] {
+        let creator = "MySQL 9.7.4".to_owned();
+        RedoFileHeader { log_uuid: uuid, start_lsn: Lsn::new(start), creator, flags: RedoFlags(flags) }.encode()
+    }
+
+    /// A redo file of `BLOCKS` blocks, `written` of which are there.
+    fn write_file(dir: &std::path::Path, number: u64, start: u64, checkpoint: u64, written: u64) {
+        let mut bytes = header(start, 7, 0).to_vec();
+        bytes.extend(encode_checkpoint(Lsn::new(checkpoint)));
+        bytes.extend([0; 512]);
+        bytes.extend(encode_checkpoint(Lsn::ZERO));
+        for index in 0..BLOCKS {
+            bytes.extend(if index < written { block(start + index * 512) } else { vec![0; 512] });
+        }
+        let tmp = dir.join("tmp");
+        fs::write(&tmp, bytes).unwrap();
+        #[expect(clippy::disallowed_methods, reason = "a test's stand-in for the server's rename")]
+        fs::rename(tmp, dir.join(file_name(number))).unwrap();
+    }
+
+    fn follower(dir: &std::path::Path, spool: &Arc<Spool>) -> RedoFollower {
+        let options = FollowOptions { redo_dir: dir.to_path_buf(), spool: Arc::clone(spool), keyring: None };
+        RedoFollower::start(options, &CancellationToken::new()).unwrap()
+    }
+
+    fn setup() -> (tempfile::TempDir, tempfile::TempDir, Arc<Spool>) {
+        let (redo, parent) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let spool = Spool::create(parent.path(), 1 << 30, "t").unwrap();
+        (redo, parent, spool)
+    }
+
+    #[test]
+    fn the_log_is_followed_over_files_and_cut_exactly() {
+        let (redo, _parent, spool) = setup();
+        let end_of_first = 8192 + BLOCKS * 512;
+        write_file(redo.path(), 0, 8192, 8192 + 512 + 100, BLOCKS);
+        let follower = follower(redo.path(), &spool);
+        assert_eq!(follower.checkpoint(), Lsn::new(8192 + 512 + 100));
+        write_file(redo.path(), 1, end_of_first, 0, 10);
+        let end = Lsn::new(end_of_first + 5 * 512 + 77);
+        let captured = follower.finish_at(end, PATIENCE).unwrap();
+        assert_eq!((captured.checkpoint, captured.end, captured.log_uuid), (Lsn::new(8804), end, 7));
+        let segment = follower.take_segment().unwrap();
+        assert_eq!((segment.start, segment.end), (Lsn::new(8704), end));
+        let bytes = fs::read(segment.blocks.path()).unwrap();
+        assert_eq!(bytes.len(), usize::try_from((BLOCKS - 1 + 6) * 512).unwrap());
+        let last = &bytes[bytes.len() - 512..];
+        let BlockRead::Valid(last) = decode_block(last, end.block_start(), None).unwrap() else { panic!("not valid") };
+        assert_eq!(last.end(), end);
+        assert!(follower.is_drained());
+    }
+
+    #[test]
+    fn a_file_that_is_recycled_under_the_reader_is_noticed() {
+        let (redo, _parent, spool) = setup();
+        write_file(redo.path(), 0, 8192, 8192 + 100, 3);
+        let follower = follower(redo.path(), &spool);
+        while follower.position() < Lsn::new(8192 + 3 * 512) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        // The same inode gets a later part of the log, as when the server recycles a file.
+        let path = redo.path().join(file_name(0));
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[..512].copy_from_slice(&header(8192 + BLOCKS * 512 * 9, 7, 0));
+        bytes[2048..2560].copy_from_slice(&block(8192 + BLOCKS * 512 * 9));
+        fs::write(&path, bytes).unwrap();
+        let error = follower.finish_at(Lsn::new(8192 + 50 * 512 + 50), PATIENCE).unwrap_err();
+        assert!(matches!(error, CaptureError::RedoOverwritten { .. }), "{error}");
+        assert_eq!(spool.used(), 0, "nothing of a broken capture is kept");
+    }
+
+    #[test]
+    fn a_lapped_block_is_noticed_by_its_number() {
+        let (redo, _parent, spool) = setup();
+        write_file(redo.path(), 0, 8192, 8192 + 100, 3);
+        let follower = follower(redo.path(), &spool);
+        let path = redo.path().join(file_name(0));
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[2048 + 3 * 512..2048 + 4 * 512].copy_from_slice(&block(8192 + 900 * 512));
+        fs::write(&path, bytes).unwrap();
+        let error = follower.finish_at(Lsn::new(8192 + 50 * 512 + 50), PATIENCE).unwrap_err();
+        assert!(
+            matches!(error, CaptureError::RedoOverwritten { wanted, .. } if wanted == Lsn::new(8192 + 3 * 512)),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_torn_block_is_read_again() {
+        let (redo, _parent, spool) = setup();
+        write_file(redo.path(), 0, 8192, 8192 + 100, 10);
+        let path = redo.path().join(file_name(0));
+        let good = fs::read(&path).unwrap();
+        let mut torn = good.clone();
+        torn[2048 + 4 * 512 + 200] ^= 1;
+        fs::write(&path, torn).unwrap();
+        let follower = follower(redo.path(), &spool);
+        while follower.position() < Lsn::new(8192 + 4 * 512) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert_eq!(follower.position(), Lsn::new(8192 + 4 * 512));
+        fs::write(&path, good).unwrap();
+        let end = Lsn::new(8192 + 9 * 512 + 12);
+        assert_eq!(follower.finish_at(end, PATIENCE).unwrap().end, end);
+    }
+
+    #[test]
+    fn a_log_that_is_switched_off_or_replaced_ends_the_capture() {
+        let (redo, _parent, spool) = setup();
+        write_file(redo.path(), 0, 8192, 8192 + 100, 3);
+        for (uuid, flags) in [(7, RedoFlags::NO_LOGGING | RedoFlags::CRASH_UNSAFE), (8, 0)] {
+            let follower = follower(redo.path(), &spool);
+            let path = redo.path().join(file_name(0));
+            let good = fs::read(&path).unwrap();
+            let mut changed = good.clone();
+            changed[..512].copy_from_slice(&header(8192, uuid, flags));
+            fs::write(&path, changed).unwrap();
+            let error = follower.finish_at(Lsn::new(8192 + 50 * 512 + 50), PATIENCE).unwrap_err();
+            let expected = if flags == 0 {
+                matches!(error, CaptureError::RedoReplaced { expected: 7, found: 8 })
+            } else {
+                matches!(error, CaptureError::RedoDisabled { flags: 3, .. })
+            };
+            assert!(expected, "{error}");
+            fs::write(&path, good).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_full_spool_and_a_silent_log_are_named() {
+        let (redo, parent, _) = setup();
+        write_file(redo.path(), 0, 8192, 8192 + 100, 10);
+        let small = Spool::create(parent.path(), 2048, "small").unwrap();
+        let error = follower(redo.path(), &small).finish_at(Lsn::new(8192 + 9 * 512 + 12), PATIENCE).unwrap_err();
+        assert!(matches!(error, CaptureError::SpoolFull { limit: 2048, .. }), "{error}");
+        let spool = Spool::create(parent.path(), 1 << 30, "silent").unwrap();
+        let silent = follower(redo.path(), &spool);
+        let error = silent.finish_at(Lsn::new(8192 + 20 * 512 + 12), Duration::from_millis(50)).unwrap_err();
+        assert!(matches!(error, CaptureError::RedoStalled { .. }), "{error}");
+    }
+}

@@ -1,0 +1,193 @@
+//! The local spool: a bounded directory for what must not wait for the store.
+//!
+//! ```text
+//!   redo segments, files copied under a lock ──reserve──► spool ──release──► (uploaded)
+//! ```
+//! Releasing locks never depends on the store, because everything that is read under a lock fits here. Owns the
+//! accounting and the directory, which goes when the spool is dropped; a killed process leaves it behind in the
+//! temporary directory.
+
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio_util::sync::CancellationToken;
+
+use super::CaptureError;
+use super::plan::PlannedFile;
+
+/// A directory of bounded size. Cheap to share by [`Arc`].
+#[derive(Debug)]
+pub struct Spool {
+    dir: PathBuf,
+    limit: u64,
+    used: AtomicU64,
+    next: AtomicU64,
+}
+
+/// A file in the spool; its room is given back when this is dropped.
+#[derive(Debug)]
+pub struct Spooled {
+    spool: Arc<Spool>,
+    path: PathBuf,
+    bytes: u64,
+}
+
+/// A copy of one of the server's files.
+#[derive(Debug)]
+pub struct SpooledFile {
+    /// Where it was.
+    pub source: PlannedFile,
+    /// Where it is.
+    pub copy: Spooled,
+}
+
+impl Spool {
+    /// Makes a private directory below `parent` for at most `limit` bytes. Refuses when the file system has less.
+    pub fn create(parent: &Path, limit: u64, run: &str) -> Result<Arc<Self>, CaptureError> {
+        fs::create_dir_all(parent).map_err(CaptureError::io("create spool directory", parent))?;
+        let free = rustix::fs::statvfs(parent)
+            .map(|stat| stat.f_bavail.saturating_mul(stat.f_frsize))
+            .map_err(|error| CaptureError::io("measure the space of", parent)(error.into()))?;
+        if free < limit.min(MIN_ROOM) {
+            return Err(CaptureError::SpoolFull { path: parent.to_path_buf(), limit: free });
+        }
+        let dir = parent.join(format!("stillframe-spool-{run}"));
+        DirBuilder::new().mode(0o700).create(&dir).map_err(CaptureError::io("create spool directory", &dir))?;
+        Ok(Arc::new(Self { dir, limit, used: AtomicU64::new(0), next: AtomicU64::new(0) }))
+    }
+
+    /// Bytes in use.
+    pub fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// Bytes there may be.
+    pub fn limit(&self) -> u64 {
+        self.limit
+    }
+
+    /// A new file, empty and with no room reserved yet.
+    pub fn file(self: &Arc<Self>) -> Result<(File, Spooled), CaptureError> {
+        let path = self.dir.join(self.next.fetch_add(1, Ordering::Relaxed).to_string());
+        let file = File::options()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(CaptureError::io("create spool file", &path))?;
+        Ok((file, Spooled { spool: Arc::clone(self), path, bytes: 0 }))
+    }
+
+    fn reserve(&self, bytes: u64) -> Result<(), CaptureError> {
+        let full = |_| CaptureError::SpoolFull { path: self.dir.clone(), limit: self.limit };
+        let room = |used: u64| used.checked_add(bytes).filter(|sum| *sum <= self.limit);
+        self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).map(drop).map_err(full)
+    }
+}
+
+impl Drop for Spool {
+    fn drop(&mut self) {
+        // Nothing can be done about a directory that does not go; its name says whose it was.
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+impl Spooled {
+    /// Reserves room for `bytes` more; to be called before they are written.
+    pub fn grow(&mut self, bytes: u64) -> Result<(), CaptureError> {
+        self.spool.reserve(bytes)?;
+        self.bytes = self.bytes.saturating_add(bytes);
+        Ok(())
+    }
+
+    /// Where the file is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its size.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Opens it for reading.
+    pub fn open(&self) -> Result<File, CaptureError> {
+        File::open(&self.path).map_err(CaptureError::io("open spool file", &self.path))
+    }
+}
+
+impl Drop for Spooled {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+        let _ = self.spool.used.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// Less room than this is too little for any server.
+const MIN_ROOM: u64 = 64 << 20;
+const CHUNK: usize = 1 << 20;
+
+/// Copies `files` into the spool as they are now. For files that only a lock keeps still.
+pub fn spool_files(
+    files: &[PlannedFile],
+    spool: &Arc<Spool>,
+    cancel: &CancellationToken,
+) -> Result<Vec<SpooledFile>, CaptureError> {
+    let mut buffer = vec![0; CHUNK];
+    files.iter().map(|file| spool_file(file, spool, &mut buffer, cancel)).collect()
+}
+
+fn spool_file(
+    file: &PlannedFile,
+    spool: &Arc<Spool>,
+    buffer: &mut [u8],
+    cancel: &CancellationToken,
+) -> Result<SpooledFile, CaptureError> {
+    let mut source = File::open(&file.path).map_err(CaptureError::io("open", &file.path))?;
+    let (mut target, mut copy) = spool.file()?;
+    loop {
+        if cancel.is_cancelled() {
+            return Err(CaptureError::Cancelled);
+        }
+        let count = match io::Read::read(&mut source, buffer) {
+            Ok(0) => break,
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(CaptureError::io("read", &file.path)(error)),
+        };
+        copy.grow(u64::try_from(count).unwrap_or(u64::MAX))?;
+        let bytes = buffer.get(..count).unwrap_or_default();
+        io::Write::write_all(&mut target, bytes).map_err(CaptureError::io("write spool file", copy.path()))?;
+    }
+    Ok(SpooledFile { source: file.clone(), copy })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::capture::plan::FileKind;
+
+    #[test]
+    fn the_limit_holds_and_room_comes_back() {
+        let parent = tempfile::tempdir().unwrap();
+        let spool = Spool::create(parent.path(), 3 << 20, "t").unwrap();
+        let path = parent.path().join("t.MYD");
+        fs::write(&path, vec![7; 2 << 20]).unwrap();
+        let file = PlannedFile { path, relative: Some(b"db/t.MYD".to_vec()), kind: FileKind::NonTransactional };
+        let cancel = CancellationToken::new();
+
+        let copies = spool_files(std::slice::from_ref(&file), &spool, &cancel).unwrap();
+        assert_eq!(spool.used(), 2 << 20);
+        assert_eq!(fs::read(copies[0].copy.path()).unwrap(), vec![7; 2 << 20]);
+        let full = spool_files(std::slice::from_ref(&file), &spool, &cancel).unwrap_err();
+        assert!(matches!(full, CaptureError::SpoolFull { .. }));
+        drop(copies);
+        assert_eq!(spool.used(), 0, "the failed copy gave its room back, too");
+        drop(spool);
+        assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 1, "only the source is left");
+    }
+}
