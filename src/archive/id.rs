@@ -167,7 +167,14 @@ mod tests {
 
     #[test]
     fn other_text_is_refused() {
-        for bad in ["", "a", "a-20260314T150926Z", "a-20260314T150926Z-1a2b3c4", "A-20260314T150926Z-1a2b3c4d", "a-2026-1a2b3c4d"] {
+        for bad in [
+            "",
+            "a",
+            "a-20260314T150926Z",
+            "a-20260314T150926Z-1a2b3c4",
+            "A-20260314T150926Z-1a2b3c4d",
+            "a-2026-1a2b3c4d",
+        ] {
             assert!(bad.parse::<BackupId>().is_err(), "{bad}");
         }
         for bad in ["", "-a", "a/b", "a..", "ü", "a b", &"a".repeat(201)] {
