@@ -27,8 +27,10 @@ use super::{CaptureError, SpacePiece};
 use crate::innodb::ids::{PageNo, SpaceId};
 use crate::innodb::keyring::Keyring;
 use crate::innodb::lsn::Lsn;
-use crate::innodb::page::{PageContext, PageFault, PageScratch, UnverifiedPage, Verified, all_zero};
-use crate::innodb::space::header::{SpaceHeader, extent_pages};
+use crate::innodb::page::{
+    PageContext, PageFault, PageScratch, UnverifiedPage, Verified, all_zero, is_legacy_doublewrite,
+};
+use crate::innodb::space::header::SpaceHeader;
 use crate::innodb::space::{TablespaceFlags, TablespaceKey};
 
 /// How often a bad page is read before it is called corrupt.
@@ -402,12 +404,6 @@ fn piece_of(space: &PlannedSpace, page: PageNo) -> Result<&SpacePiece, CaptureEr
     let holds = |piece: &&SpacePiece| page.0 >= piece.first_page.0 && page.0 - piece.first_page.0 < piece.pages;
     let nothing = || CaptureError::MissingFile { path: PathBuf::new(), space: space.space };
     space.pieces.iter().find(holds).ok_or_else(nothing)
-}
-
-/// The two extents after the first of the system tablespace: written by servers before 8.0.20, without meaning since.
-fn is_legacy_doublewrite(space: SpaceId, flags: TablespaceFlags, page: PageNo) -> bool {
-    let extent = extent_pages(flags.logical_size());
-    space == SpaceId::SYSTEM && (extent..extent * 3).contains(&page.0)
 }
 
 #[cfg(test)]

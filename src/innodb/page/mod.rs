@@ -20,6 +20,7 @@ use super::checksum::{Outcome, check_page, check_zip_page};
 use super::cursor::{u16_at, u32_at, u64_at};
 use super::ids::{PageNo, SpaceId};
 use super::lsn::Lsn;
+use super::space::header::extent_pages;
 use super::space::{TablespaceFlags, TablespaceKey};
 
 pub use types::PageType;
@@ -190,6 +191,20 @@ impl<'a> PageView<'a> {
     pub fn space(self) -> Result<SpaceId, FormatError> {
         u32_at(self.bytes, fil::SPACE_ID, WHAT).map(SpaceId)
     }
+}
+
+/// True for the doublewrite extents inside the system tablespace, which older servers used. Their content means
+/// nothing and is not verified (MySQL 9.7; tablespace-files reference, section 6).
+pub fn is_legacy_doublewrite(space: SpaceId, flags: TablespaceFlags, page: PageNo) -> bool {
+    let extent = extent_pages(flags.logical_size());
+    space == SpaceId::SYSTEM && (extent..extent.saturating_mul(3)).contains(&page.0)
+}
+
+/// True for the two extents after the first of the system tablespace: the doublewrite area of servers before 8.0.20,
+/// whose content means nothing and is not verified (MySQL 9.7; tablespace-files reference, section 6).
+pub fn is_legacy_doublewrite(space: SpaceId, flags: TablespaceFlags, page: PageNo) -> bool {
+    let extent = extent_pages(flags.logical_size());
+    space == SpaceId::SYSTEM && (extent..extent.saturating_mul(3)).contains(&page.0)
 }
 
 /// True when every byte is zero. In chunks without early exits, which compilers turn into wide loads.
