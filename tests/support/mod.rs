@@ -1,0 +1,16 @@
+//! What all integration tests share: real servers, a workload, a replica, the built binary.
+//!
+//! ```text
+//!   Server ──► mysqld (tests/setup/mysql.sh finds or installs it; without one the tests fail)
+//!     ▲  ▲
+//!     │  └── Workload: many kinds of tables, concurrent writers, invariants
+//!     └───── Replica: a second server that catches up; checksums compared
+//!   Cli ───► target/…/stillframe, in the foreground or to be killed
+//! ```
+//!
+//! Everything that a test starts dies with it: dropping a [`server::Server`] kills it, and a watchdog does so when the
+//! test process itself is killed.
+
+#![allow(dead_code, missing_docs, clippy::missing_panics_doc, reason = "each test uses a part of it")]
+
+pub mod server;
