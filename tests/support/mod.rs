@@ -11,6 +11,12 @@
 //! Everything that a test starts dies with it: dropping a [`server::Server`] kills it, and a watchdog does so when the
 //! test process itself is killed.
 
-#![allow(dead_code, missing_docs, clippy::missing_panics_doc, reason = "each test uses a part of it")]
+#![allow(dead_code, reason = "each test uses a part of it")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "it is part of tests: what fails, fails them"
+)]
 
 pub mod server;
