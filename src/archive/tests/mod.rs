@@ -1,0 +1,1 @@
+//! Whole archives: round trips, tampering, golden bytes.
