@@ -19,4 +19,7 @@
     reason = "it is part of tests: what fails, fails them"
 )]
 
+pub mod cli;
+pub mod replica;
 pub mod server;
+pub mod workload;

@@ -310,9 +310,9 @@ impl Drop for Server {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let log = self.error_log().text;
-            let tail: Vec<&str> = log.lines().rev().take(25).collect();
-            let tail: Vec<&str> = tail.into_iter().rev().collect();
-            eprintln!("--- error log of server {} (last lines)\n{}\n---", self.id, tail.join("\n"));
+            let told: Vec<&str> = log.lines().filter(|line| !line.contains("[Note]")).collect();
+            let told = told[told.len().saturating_sub(25)..].join("\n");
+            eprintln!("--- what server {} logged last, without notes\n{told}\n---", self.id);
         }
         self.kill9();
         if std::env::var_os("STILLFRAME_KEEP").is_some() {

@@ -1,0 +1,186 @@
+//! The built `stillframe`, run as a user would.
+
+use std::ffi::OsStr;
+use std::path::PathBuf;
+use std::process::{ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio::process::{Child, Command};
+use tokio::task::JoinHandle;
+
+use super::server::Server;
+
+/// No run of a test takes longer.
+const PATIENCE: Duration = Duration::from_mins(5);
+
+/// The binary that cargo built for this test run.
+pub fn binary() -> PathBuf {
+    option_env!("CARGO_BIN_EXE_stillframe")
+        .map(PathBuf::from)
+        .or_else(|| std::env::var_os("STILLFRAME_BINARY").map(PathBuf::from))
+        .expect("built by cargo for tests and benches, else named by STILLFRAME_BINARY")
+}
+
+/// One command line.
+#[derive(Debug)]
+pub struct Cli {
+    command: Command,
+    shown: String,
+}
+
+impl Cli {
+    /// `stillframe VERB`, with no variable of the test's environment that could change what it does.
+    pub fn new(verb: &str) -> Self {
+        let mut command = Command::new(binary());
+        command.arg(verb).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        for (name, _) in std::env::vars_os() {
+            let text = name.to_string_lossy();
+            if ["STILLFRAME_", "AWS_", "MYSQL_", "NO_COLOR"].iter().any(|prefix| text.starts_with(prefix)) {
+                command.env_remove(&name);
+            }
+        }
+        Self { command, shown: format!("stillframe {verb}") }
+    }
+
+    /// `stillframe backup` of a server over its socket, as root unless a later `--user` says otherwise.
+    pub fn backup(server: &Server, store: &str) -> Self {
+        Self::new("backup").args(["--store", store, "--user", "root", "--socket"]).arg(server.socket())
+    }
+
+    /// `stillframe restore NAME` into a directory.
+    pub fn restore(store: &str, name: &str, datadir: impl AsRef<OsStr>) -> Self {
+        Self::new("restore").args(["--store", store, name, "--datadir"]).arg(datadir)
+    }
+
+    pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
+        self.shown = format!("{} {}", self.shown, arg.as_ref().display());
+        self.command.arg(arg);
+        self
+    }
+
+    pub fn args<A: AsRef<OsStr>>(self, args: impl IntoIterator<Item = A>) -> Self {
+        args.into_iter().fold(self, Self::arg)
+    }
+
+    pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
+    /// Runs it to its end.
+    pub async fn run(self) -> Outcome {
+        self.spawn().wait().await
+    }
+
+    /// Runs it, panics unless it succeeds, and gives the report of `-o json`.
+    pub async fn json(self) -> Value {
+        let outcome = self.args(["-o", "json"]).run().await;
+        outcome.assert_success();
+        outcome.json()
+    }
+
+    /// Starts it and goes on.
+    pub fn spawn(mut self) -> Background {
+        let mut child = self.command.spawn().unwrap_or_else(|error| panic!("cannot run {}: {error}", self.shown));
+        let stdout = tokio::spawn(read_all(child.stdout.take().unwrap()));
+        let stderr = tokio::spawn(read_all(child.stderr.take().unwrap()));
+        Background { child, stdout, stderr, shown: self.shown, started: Instant::now() }
+    }
+}
+
+async fn read_all(mut from: impl AsyncRead + Unpin) -> String {
+    let mut bytes = Vec::new();
+    // What was read before an error is worth more than the error.
+    from.read_to_end(&mut bytes).await.ok();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// A `stillframe` that runs beside the test. Dropping it kills it.
+#[derive(Debug)]
+pub struct Background {
+    child: Child,
+    stdout: JoinHandle<String>,
+    stderr: JoinHandle<String>,
+    shown: String,
+    started: Instant,
+}
+
+impl Background {
+    pub fn pid(&self) -> u32 {
+        self.child.id().expect("it was not waited for yet")
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Sends a signal: `rustix::process::Signal::TERM`, `INT`, `KILL`, `STOP`, `CONT`.
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let Some(pid) = self.child.id() else { return };
+        let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).expect("a process id is not 0");
+        // It may have ended in between.
+        rustix::process::kill_process(pid, signal).ok();
+    }
+
+    /// Its highest memory so far in bytes (`VmHWM`).
+    pub fn peak_memory(&self) -> Option<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()?)).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+        Some(line.trim().trim_end_matches(" kB").parse::<u64>().ok()? << 10)
+    }
+
+    /// Waits for its end.
+    pub async fn wait(mut self) -> Outcome {
+        let status = match tokio::time::timeout(PATIENCE, self.child.wait()).await {
+            Ok(status) => status.expect("cannot wait for stillframe"),
+            Err(_) => {
+                self.child.kill().await.ok();
+                panic!("{} took longer than {PATIENCE:?}\n{}", self.shown, self.stderr.await.unwrap());
+            }
+        };
+        let elapsed = self.started.elapsed();
+        let (stdout, stderr) = (self.stdout.await.unwrap(), self.stderr.await.unwrap());
+        Outcome { status, stdout, stderr, shown: self.shown, elapsed }
+    }
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub struct Outcome {
+    pub status: ExitStatus,
+    pub stdout: String,
+    pub stderr: String,
+    pub elapsed: Duration,
+    shown: String,
+}
+
+impl Outcome {
+    /// The exit code; `None` when a signal ended it.
+    pub fn code(&self) -> Option<i32> {
+        self.status.code()
+    }
+
+    pub fn assert_success(&self) {
+        assert!(self.status.success(), "{self}");
+    }
+
+    /// Panics unless it failed in the way of this kind: exit code and a message that contains `text`.
+    pub fn assert_failed(&self, kind: stillframe::ops::error::ErrorKind, text: &str) {
+        assert_eq!(self.code(), Some(i32::from(kind.exit_code())), "expected {}: {self}", kind.reason());
+        assert!(self.stderr.contains(text), "the message does not say \"{text}\": {self}");
+    }
+
+    /// Standard output as JSON.
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("no JSON report ({error}): {self}"))
+    }
+}
+
+impl std::fmt::Display for Outcome {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { status, stdout, stderr, shown, elapsed } = self;
+        write!(f, "{shown}\n{status} after {elapsed:?}\n--- stdout\n{stdout}\n--- stderr\n{stderr}")
+    }
+}
