@@ -10,7 +10,7 @@
 //!
 //! [`innodb`] turns bytes into types and knows no I/O. [`capture`] copies a live data directory and follows its
 //! redo log. [`archive`] is the backup's own format, [`store`] is where archives live, [`mysql`] is the live
-//! server over SQL. [`ops`] puts them together, one verb a file; start reading at `ops/backup.rs`.
+//! server over SQL. [`ops`] puts them together, one verb a file; start reading at `ops/backup/mod.rs`.
 
 pub mod archive;
 pub mod capture;

@@ -144,6 +144,9 @@ pub struct Server {
     /// No recorded test run covers this version.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub untested: bool,
+    /// Names of the keyring's keys that the server's encrypted files and logs open with.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub master_keys: Vec<String>,
 }
 
 /// The LSNs of a backup.

@@ -30,8 +30,8 @@ use crate::innodb::lsn::Lsn;
 use crate::innodb::page::{
     PageContext, PageFault, PageScratch, UnverifiedPage, Verified, all_zero, is_legacy_doublewrite,
 };
+use crate::innodb::space::TablespaceKey;
 use crate::innodb::space::header::SpaceHeader;
-use crate::innodb::space::{TablespaceFlags, TablespaceKey};
 
 /// How often a bad page is read before it is called corrupt.
 const MAX_READS: u32 = 10;

@@ -88,6 +88,7 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
+    key: Option<TablespaceKey>,
     closed: VecDeque<RedoSegment>,
     outcome: Option<Result<CapturedRedo, CaptureError>>,
     ended: bool,
@@ -127,6 +128,11 @@ impl RedoFollower {
     /// The checkpoint that the capture started from.
     pub fn checkpoint(&self) -> Lsn {
         self.checkpoint
+    }
+
+    /// The key of the log, once a part of it that is encrypted was met and the keyring opened it.
+    pub fn key(&self) -> Option<TablespaceKey> {
+        self.shared.state().key.clone()
     }
 
     /// Everything before this LSN is in the spool.
@@ -394,7 +400,9 @@ impl Follow {
         let Some(block) = self.file.encryption_block()? else { return Ok(()) };
         let info = encryption_info(&block).map_err(CaptureError::format(&self.file.path))?;
         if let (Some(info), Some(keyring)) = (info, &self.options.keyring) {
-            self.key = Some(info.unwrap_key(keyring).map_err(CaptureError::format(&self.file.path))?);
+            let key = info.unwrap_key(keyring).map_err(CaptureError::format(&self.file.path))?;
+            self.shared.state().key = Some(key.clone());
+            self.key = Some(key);
         }
         self.encryption_block = Some(block);
         Ok(())

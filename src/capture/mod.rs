@@ -10,6 +10,7 @@
 
 pub mod copier;
 pub mod follower;
+pub mod keys;
 pub mod plan;
 pub mod read;
 pub mod redo_dir;
@@ -27,10 +28,11 @@ use crate::innodb::page::PageFault;
 
 pub use copier::{CopyObserver, CopyOptions, CopySummary, copy_spaces};
 pub use follower::{CapturedRedo, FollowOptions, RedoFollower, RedoSegment};
+pub use keys::master_keys;
 pub use plan::{
     CopyPlan, FileKind, PlannedFile, PlannedSpace, RegisteredFile, SourceLayout, SpacePiece, SystemFile, plan_copy,
 };
-pub use spool::{Spool, SpooledFile};
+pub use spool::{Spool, SpooledFile, spool_files};
 pub use throttle::Throttle;
 pub use window::{SinkError, WINDOW_BYTES, Window, WindowSink};
 

@@ -193,13 +193,6 @@ impl<'a> PageView<'a> {
     }
 }
 
-/// True for the doublewrite extents inside the system tablespace, which older servers used. Their content means
-/// nothing and is not verified (MySQL 9.7; tablespace-files reference, section 6).
-pub fn is_legacy_doublewrite(space: SpaceId, flags: TablespaceFlags, page: PageNo) -> bool {
-    let extent = extent_pages(flags.logical_size());
-    space == SpaceId::SYSTEM && (extent..extent.saturating_mul(3)).contains(&page.0)
-}
-
 /// True for the two extents after the first of the system tablespace: the doublewrite area of servers before 8.0.20,
 /// whose content means nothing and is not verified (MySQL 9.7; tablespace-files reference, section 6).
 pub fn is_legacy_doublewrite(space: SpaceId, flags: TablespaceFlags, page: PageNo) -> bool {

@@ -158,10 +158,7 @@ impl LogStream {
         let mut raw = raw;
         if block.encrypted {
             let Some(key) = &self.key else {
-                return Err(self.fault(FormatError::Invalid {
-                    what: "log block",
-                    why: "it is encrypted and the redo key is not at hand".into(),
-                }));
+                return Err(self.fault(FormatError::KeyMissing { key_id: "of the redo log".into() }));
             };
             plain.copy_from_slice(raw.get(..BLOCK_LEN).unwrap_or(&[0; BLOCK_LEN]));
             let payload = plain.get_mut(PAYLOAD_START..).unwrap_or_default();
