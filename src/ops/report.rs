@@ -159,6 +159,8 @@ pub struct RestoreReport {
     pub files: u64,
     /// From the first request to the last sync.
     pub duration_seconds: u64,
+    /// Settings that a server needs to open the directory, as `name=value`; none if the defaults do.
+    pub settings: Vec<String>,
     /// What keeps the new server by itself, and how to lift it.
     pub isolation: Vec<String>,
     /// What a person should know.

@@ -1,0 +1,114 @@
+//! The cut: the one point in time that the backup becomes.
+//!
+//! ```text
+//!   InnoDB only        ─────────────────────────── rotate ─ log_status ─ open binlog ─ flush redo
+//!   other engines too  [FTWRL ─ files to the spool ─ rotate ─ log_status ─ open binlog ─ UNLOCK TABLES] ─ flush redo
+//! ```
+//! Whether other engines have user tables was decided from the files. Nothing in here waits for the store. The
+//! binlog is opened while `log_status` is fresh and copied later through the open file, which a purge or a reset
+//! cannot take away.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::capture::{CopyPlan, SpooledFile, spool_files};
+use crate::mysql::{BackupLock, LogStatus};
+use crate::ops::blocking;
+use crate::ops::error::{Error, ErrorKind};
+use crate::ops::options::BackupOptions;
+
+use super::destination::Destination;
+use super::files::Selected;
+use super::source::Source;
+
+/// What was fixed at the cut.
+pub struct Cut {
+    /// LSN, binlog position and GTID set, from one atomic look.
+    pub status: LogStatus,
+    /// Files that were copied under a lock.
+    pub spooled: Vec<SpooledFile>,
+    /// The binlog at the cut, open.
+    pub binlog: Option<BinlogTail>,
+    /// How long writers of non-transactional tables, and all others, had to wait.
+    pub global_read_lock: Duration,
+}
+
+/// The tail of the binlog that recovery needs.
+pub struct BinlogTail {
+    /// The file, open since the cut.
+    pub file: File,
+    /// Its path as seen from here.
+    pub path: PathBuf,
+    /// Bytes of it that belong to the backup.
+    pub bytes: u64,
+}
+
+/// Takes the cut.
+pub async fn take(
+    options: &BackupOptions,
+    source: &Source,
+    destination: &Destination,
+    lock: &BackupLock,
+    plan: &CopyPlan,
+    selected: &Selected,
+    stop: &CancellationToken,
+) -> Result<Cut, Error> {
+    let locked = plan.has_non_transactional() && !selected.under_lock.is_empty();
+    if locked {
+        lock.global_read_lock(options.lock_timeout, stop).await?;
+    }
+    let spooled = {
+        let (files, spool, stop) = (selected.under_lock.clone(), destination.spool(), stop.clone());
+        blocking(move || Ok(spool_files(&files, &spool, &stop)?)).await?
+    };
+    if source.info.log_bin {
+        lock.rotate_binlog().await?;
+    }
+    let status = lock.log_status().await?;
+    let binlog = open_binlog(source, &status)?;
+    let global_read_lock = if locked { lock.unlock_tables().await? } else { Duration::ZERO };
+    lock.flush_engine_logs().await?;
+    Ok(Cut { status, spooled, binlog, global_read_lock })
+}
+
+/// Bytes before the first event of an encrypted binlog; positions do not count them (MySQL 9.7; tablespace-files
+/// reference, section 9).
+const ENCRYPTED_HEADER: u64 = 512;
+const ENCRYPTED_MAGIC: [u8; 4] = [0xFD, 0x62, 0x69, 0x6E];
+
+fn open_binlog(source: &Source, status: &LogStatus) -> Result<Option<BinlogTail>, Error> {
+    let Some(position) = &status.binlog else { return Ok(None) };
+    let Some(directory) = source.binlog_directory() else {
+        let message = "the server writes a binary log but does not say where (log_bin_basename is empty)";
+        return Err(Error::new(ErrorKind::UnsupportedServer, message));
+    };
+    let path = directory.join(&position.file);
+    let file = File::open(&path).map_err(|error| {
+        Error::new(ErrorKind::SourceChanged, format!("cannot open the binary log {} of the cut", path.display()))
+            .caused_by(error)
+            .advise("check that its directory can be read here, and that nobody ran RESET BINARY LOGS AND GTIDS")
+    })?;
+    let bytes = position.position.saturating_add(if is_encrypted(&file, &path)? { ENCRYPTED_HEADER } else { 0 });
+    let found = file.metadata().map_err(read_error(&path))?.len();
+    if found < bytes {
+        let message = format!("{} has {found} bytes, and log_status said {bytes}: it was reset", path.display());
+        return Err(Error::new(ErrorKind::SourceChanged, message));
+    }
+    Ok(Some(BinlogTail { file, path, bytes }))
+}
+
+fn is_encrypted(file: &File, path: &Path) -> Result<bool, Error> {
+    use std::os::unix::fs::FileExt;
+    let mut magic = [0; 4];
+    file.read_exact_at(&mut magic, 0).map_err(read_error(path))?;
+    Ok(magic == ENCRYPTED_MAGIC)
+}
+
+fn read_error(path: &Path) -> impl FnOnce(std::io::Error) -> Error {
+    move |error| {
+        Error::new(ErrorKind::LocalIo, format!("cannot read the binary log {}", path.display())).caused_by(error)
+    }
+}

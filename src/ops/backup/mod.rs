@@ -1,0 +1,151 @@
+//! `stillframe backup`: the order of things, top to bottom in [`copy_instance`].
+//!
+//! ```text
+//!   preflight ─ lease ─ LOCK INSTANCE FOR BACKUP ─ follower (redo, own thread) ───────────────┐
+//!                          │                                                                  │
+//!                          ├─ copy tablespaces (parallel, verified) ──► packs ──► store       │
+//!                          ├─ FTWRL only if there are non-InnoDB user tables ─ copy to spool  │
+//!                          ├─ rotate binlog ─ log_status = THE CUT ─ flush redo               │
+//!                          │                                      redo up to the cut ◄────────┘
+//!                        unlock ─ upload spool, binlog tail ─ prove complete ─ commit manifest
+//! ```
+//! Owns the order and the promise that every way out releases locks and lease. The steps themselves are elsewhere:
+//! files and redo in `capture`, SQL in `mysql`, the stored form in `archive`, objects in `store`.
+
+mod commit;
+mod cut;
+mod destination;
+mod files;
+mod guards;
+mod layout;
+mod redo;
+mod source;
+mod spaces;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::capture::{CopyOptions, Throttle, master_keys, plan_copy};
+use crate::mysql::{BackupLock, DdlWatch};
+use crate::ops::blocking;
+use crate::ops::context::Context;
+use crate::ops::error::Error;
+use crate::ops::options::{BackupOptions, EncryptedPages};
+use crate::ops::report::BackupReport;
+use crate::util::clock;
+
+use commit::Copied;
+use destination::{Attempt, Destination};
+use guards::Guards;
+use redo::RedoCapture;
+use source::Source;
+
+/// Takes one backup. However it ends, the server's locks are released and nothing is left that could be taken for a
+/// backup, but for a success.
+pub async fn run(ctx: &Context, options: BackupOptions) -> Result<BackupReport, Error> {
+    options.check()?;
+    let begun = (clock::now(), Instant::now());
+    ctx.progress.step("preflight");
+    let source = unless_cancelled(ctx, Source::connect(&options)).await?;
+    let destination = unless_cancelled(ctx, Destination::open(&options, &source, begun.0)).await?;
+    for warning in source.warnings() {
+        ctx.progress.message(warning);
+    }
+
+    let attempt = unless_cancelled(ctx, destination.begin()).await?;
+    let guards = Guards::new(&ctx.cancel);
+    guards.watch(attempt.lease_lost());
+    let copied = copy_instance(ctx, &options, &source, &destination, &attempt, &guards).await;
+    let outcome = match guards.judge(copied) {
+        Ok(copied) => commit::commit(ctx, &options, &source, &attempt, copied, begun).await,
+        Err(error) => Err(error),
+    };
+    guards.release().await;
+    match outcome {
+        Ok(report) => {
+            attempt.finish().await;
+            Ok(report)
+        }
+        Err(error) => {
+            attempt.abandon().await;
+            Err(error)
+        }
+    }
+}
+
+/// Copies the instance up to one consistent point; on return no lock is held, and all but the manifest is stored.
+async fn copy_instance(
+    ctx: &Context,
+    options: &BackupOptions,
+    source: &Source,
+    destination: &Destination,
+    attempt: &Attempt,
+    guards: &Guards,
+) -> Result<Copied, Error> {
+    let stop = guards.token();
+    let throttle = Arc::new(Throttle::new(options.throttle));
+    let consumer = redo::register_consumer(options, ctx).await?;
+
+    ctx.progress.step("lock");
+    let lock = BackupLock::acquire(&options.server, options.lock_timeout, stop).await?;
+    guards.watch(lock_lost(&lock));
+    let ddl = DdlWatch::start(&options.server, options.ddl_wait_budget).await?;
+    guards.watch(ddl_budget(&ddl));
+
+    let redo = RedoCapture::start(ctx, options, source, destination, attempt, consumer, &throttle, guards).await?;
+    let registered = source.registered_files(options).await?;
+    let layout = source.layout.clone();
+    let plan = Arc::new(blocking(move || Ok(plan_copy(&layout, &registered)?)).await?);
+    source.check_plan(options, &plan)?;
+    let selected = files::select(&plan, options.non_transactional);
+
+    ctx.progress.step("copy");
+    let copy_options = CopyOptions {
+        parallel: options.parallel,
+        throttle: Arc::clone(&throttle),
+        keyring: source.keyring.clone(),
+        copy_unverified: options.encrypted_pages == EncryptedPages::CopyUnverified,
+    };
+    let pages = {
+        let (plan, writer, progress) = (Arc::clone(&plan), attempt.writer(), Arc::clone(&ctx.progress));
+        let stop = stop.clone();
+        blocking(move || spaces::copy(&plan, &copy_options, &writer, progress, &stop)).await?
+    };
+    guards.check()?;
+
+    ctx.progress.step("cut");
+    let cut = cut::take(options, source, destination, &lock, &plan, &selected, stop).await?;
+    let captured = redo.finish_at(cut.status.lsn).await?;
+    source.check_continuation(&cut.status, &pages)?;
+    lock.check_held().await?;
+    let ddl_wait = ddl.stop().await;
+    let times = lock.release().await?;
+    let global_read_lock = cut.global_read_lock;
+
+    ctx.progress.step("upload");
+    let redo_bytes = redo.upload_rest().await?;
+    let master_keys = {
+        let (plan, block) = (Arc::clone(&plan), captured.encryption_block.clone());
+        blocking(move || Ok(master_keys(&plan, block.as_deref())?)).await?
+    };
+    let stored = files::store(ctx, attempt, source, &plan, selected, cut, stop).await?;
+    let backup_lock = times.backup_lock;
+    Ok(Copied { pages, captured, redo_bytes, stored, master_keys, backup_lock, global_read_lock, ddl_wait })
+}
+
+async fn unless_cancelled<T>(ctx: &Context, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    tokio::select! {
+        outcome = work => outcome,
+        () = ctx.cancel.cancelled() => Err(Error::cancelled()),
+    }
+}
+
+fn lock_lost(lock: &BackupLock) -> impl Future<Output = Error> + Send + 'static {
+    let lost = lock.lost();
+    async move { lost.await.into() }
+}
+
+fn ddl_budget(watch: &DdlWatch) -> impl Future<Output = Error> + Send + 'static {
+    let exceeded = watch.exceeded();
+    async move { exceeded.await.into() }
+}

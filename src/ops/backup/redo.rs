@@ -1,0 +1,256 @@
+//! The redo of a backup: captured by the follower, stored by an uploader, watched so that it is not lost.
+//!
+//! ```text
+//!   server ─► follower (thread) ─► spool ─► uploader (thread) ─► archive ─► store
+//!                 ▲                  │
+//!                 └── watch (task, once a second): lag for the progress, the consumer's advance,
+//!                     lifts the throttle when redo is in danger, lets go of the consumer before the server stalls
+//! ```
+//! The follower waits for nobody. A registered consumer keeps the server from overwriting redo; one that does not
+//! advance would stall the server's writers, so it is given up at half of the redo capacity or 80 % of the spool.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::archive::ArchiveWriter;
+use crate::capture::{CapturedRedo, FollowOptions, RedoFollower, Spool, Throttle};
+use crate::innodb::FormatError;
+use crate::innodb::ids::SpaceId;
+use crate::innodb::lsn::Lsn;
+use crate::innodb::redo::{RedoError, SpacesNamed};
+use crate::mysql::{RedoConsumer, RedoStatus, Registration, Session};
+use crate::ops::blocking;
+use crate::ops::context::Context;
+use crate::ops::error::{Error, ErrorKind};
+use crate::ops::options::{BackupOptions, RedoConsumer as ConsumerPolicy};
+use crate::ops::progress::Progress;
+
+use super::destination::{Attempt, Destination};
+use super::guards::Guards;
+use super::source::Source;
+
+/// How often the watch looks.
+const WATCH_INTERVAL: Duration = Duration::from_millis(500);
+/// How often the uploader asks for a closed segment.
+const SEGMENT_POLL: Duration = Duration::from_millis(20);
+/// How long the redo up to the cut may take to appear: it is flushed already, so only a stalled server takes long.
+const FINISH_PATIENCE: Duration = Duration::from_secs(120);
+
+/// Registers this backup as a consumer of the server's redo, as the policy says. Comes before the checkpoint is
+/// read: the server keeps everything from the checkpoint of this moment on.
+pub async fn register_consumer(options: &BackupOptions, ctx: &Context) -> Result<Option<RedoConsumer>, Error> {
+    if options.redo_consumer == ConsumerPolicy::Off {
+        return Ok(None);
+    }
+    let why = match RedoConsumer::register(&options.server).await? {
+        Registration::Registered(consumer) => return Ok(Some(consumer)),
+        Registration::TakenByAnother => "another consumer is registered already",
+        Registration::NotAvailable => "this server has no redo consumers",
+    };
+    if options.redo_consumer == ConsumerPolicy::On {
+        let message = format!("cannot register as redo consumer: {why}");
+        return Err(Error::new(ErrorKind::Preflight, message).advise("use --redo-consumer auto to go on without"));
+    }
+    ctx.progress.message(&format!("not registered as redo consumer: {why}; redo may be overwritten under load"));
+    Ok(None)
+}
+
+/// The capture, running.
+pub struct RedoCapture {
+    follower: Arc<RedoFollower>,
+    finishing: Arc<AtomicBool>,
+    uploader: tokio::task::JoinHandle<Result<u64, Error>>,
+    watch: CancellationToken,
+    stop: CancellationToken,
+}
+
+impl RedoCapture {
+    /// Starts the follower at the newest checkpoint, and what goes with it.
+    #[expect(clippy::too_many_arguments, reason = "it ties all parts of a run together")]
+    pub async fn start(
+        ctx: &Context,
+        options: &BackupOptions,
+        source: &Source,
+        destination: &Destination,
+        attempt: &Attempt,
+        consumer: Option<RedoConsumer>,
+        throttle: &Arc<Throttle>,
+        guards: &Guards,
+    ) -> Result<Self, Error> {
+        let stop = guards.token().clone();
+        let follow = FollowOptions {
+            redo_dir: source.layout.redo_dir.clone(),
+            spool: destination.spool(),
+            keyring: source.keyring.clone(),
+        };
+        let cancel = stop.clone();
+        let follower = Arc::new(blocking(move || Ok(RedoFollower::start(follow, &cancel)?)).await?);
+        let finishing = Arc::new(AtomicBool::new(false));
+        guards.watch(follower_failed(Arc::clone(&follower), Arc::clone(&finishing)));
+
+        let watch = stop.child_token();
+        let watcher = Watcher {
+            follower: Arc::clone(&follower),
+            consumer,
+            spool: destination.spool(),
+            throttle: Arc::clone(throttle),
+            capacity: source.info.redo_capacity_bytes,
+            progress: Arc::clone(&ctx.progress),
+        };
+        let session = Session::connect(&options.server).await?;
+        guards.accompany(watcher.run(session, watch.clone()));
+
+        let uploader = {
+            let (follower, writer, stop) = (Arc::clone(&follower), attempt.writer(), stop.clone());
+            guards.accompany_blocking(move || upload(&follower, &writer, &stop))
+        };
+        Ok(Self { follower, finishing, uploader, watch, stop })
+    }
+
+    /// Ends the capture exactly at `lsn`. The consumer is let go.
+    pub async fn finish_at(&self, lsn: Lsn) -> Result<CapturedRedo, Error> {
+        self.finishing.store(true, Ordering::Release);
+        let follower = Arc::clone(&self.follower);
+        let captured = blocking(move || Ok(follower.finish_at(lsn, FINISH_PATIENCE)?)).await?;
+        self.watch.cancel();
+        Ok(captured)
+    }
+
+    /// Waits until every captured segment is stored; returns the bytes of redo.
+    pub async fn upload_rest(self) -> Result<u64, Error> {
+        let Self { uploader, stop, follower: _, finishing: _, watch: _ } = self;
+        let stored =
+            uploader.await.map_err(|error| Error::new(ErrorKind::Failed, "redo upload ended").caused_by(error))?;
+        if stop.is_cancelled() { Err(Error::cancelled()) } else { stored }
+    }
+}
+
+/// Resolves when the follower ends before it was told to.
+async fn follower_failed(follower: Arc<RedoFollower>, finishing: Arc<AtomicBool>) -> Error {
+    loop {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        if finishing.load(Ordering::Acquire) {
+            return std::future::pending().await;
+        }
+        if follower.has_ended()
+            && let Some(Err(error)) = follower.take_outcome()
+        {
+            return error.into();
+        }
+    }
+}
+
+/// Stores closed segments in order until the follower has ended.
+fn upload(follower: &RedoFollower, writer: &ArchiveWriter, stop: &CancellationToken) -> Result<u64, Error> {
+    let mut names = Names { decoder: None, given_up: false };
+    let mut bytes = 0_u64;
+    loop {
+        if stop.is_cancelled() {
+            return Err(Error::cancelled());
+        }
+        // Asked in this order: a segment closed between the two questions is found in the next round.
+        let drained = follower.is_drained();
+        let Some(segment) = follower.take_segment() else {
+            if drained {
+                return Ok(bytes);
+            }
+            std::thread::sleep(SEGMENT_POLL);
+            continue;
+        };
+        let blocks = segment.blocks.read_all()?;
+        let spaces = names.of_segment(&blocks, follower)?;
+        writer.redo_segment(segment.start, segment.end, spaces.as_ref(), &mut blocks.as_slice())?;
+        bytes = bytes.saturating_add(segment.blocks.bytes());
+    }
+}
+
+/// Which tablespaces each segment names. To know, every record is decoded, so that one of an unknown kind ends the
+/// backup and not, one day, its restore. Redo that is encrypted without a key at hand stays unread.
+struct Names {
+    decoder: Option<SpacesNamed>,
+    given_up: bool,
+}
+
+impl Names {
+    fn of_segment(&mut self, blocks: &[u8], follower: &RedoFollower) -> Result<Option<BTreeSet<SpaceId>>, Error> {
+        if self.given_up {
+            return Ok(None);
+        }
+        let decoder = self.decoder.get_or_insert_with(|| SpacesNamed::new(follower.checkpoint(), follower.key()));
+        match decoder.feed(blocks) {
+            Ok(()) => Ok(Some(decoder.take())),
+            Err(RedoError { source: FormatError::KeyMissing { .. }, .. }) => {
+                self.given_up = true;
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// Looks at the server's redo once in a while.
+struct Watcher {
+    follower: Arc<RedoFollower>,
+    consumer: Option<RedoConsumer>,
+    spool: Arc<Spool>,
+    throttle: Arc<Throttle>,
+    capacity: u64,
+    progress: Arc<dyn Progress>,
+}
+
+impl Watcher {
+    async fn run(mut self, mut session: Session, stop: CancellationToken) {
+        let mut lifted = false;
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = tokio::time::sleep(WATCH_INTERVAL) => {}
+            }
+            let position = self.follower.position();
+            // A server that does not answer is noticed by whoever holds the lock; the lag is only shown.
+            let Ok(status) = RedoStatus::read(&mut session).await else { continue };
+            let lag = status.flushed_lsn.saturating_since(position);
+            self.progress.redo_lag(lag);
+            if !lifted && lag > self.capacity / 4 {
+                lifted = true;
+                self.throttle.lift();
+                self.progress.message("the throttle is lifted: redo is in danger of being overwritten");
+            }
+            self.serve_consumer(position, &status).await;
+        }
+        if let Some(consumer) = self.consumer.take() {
+            consumer.unregister().await;
+        }
+        session.close().await;
+    }
+
+    async fn serve_consumer(&mut self, position: Lsn, status: &RedoStatus) {
+        let Some(mut consumer) = self.consumer.take() else { return };
+        let held = status.current_lsn.saturating_since(position);
+        let spool_full = self.spool.used() > self.spool.limit() / 5 * 4;
+        let reason = if held > self.capacity / 2 {
+            Some("half of the redo log waits for this backup")
+        } else if spool_full {
+            Some("the spool is filling up")
+        } else {
+            None
+        };
+        if let Some(reason) = reason {
+            consumer.unregister().await;
+            self.progress.message(&format!(
+                "gave up the redo consumer, so that the server does not stall: {reason}; redo may now be overwritten"
+            ));
+            return;
+        }
+        // What was refused is asked again at the next look.
+        if consumer.advance(position).await.is_ok() {
+            self.consumer = Some(consumer);
+        } else {
+            self.progress.message("the server ended the registration as redo consumer; redo may now be overwritten");
+        }
+    }
+}

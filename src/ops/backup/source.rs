@@ -1,0 +1,221 @@
+//! The server to back up, connected and found fit: everything that can refuse a backup before it costs anything.
+//!
+//! Owns the control session and what was learnt at the start. Takes no lock and reads no page.
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::capture::{CopyPlan, CopySummary, FileKind, PlannedFile, RegisteredFile, SourceLayout};
+use crate::innodb::keyring::Keyring;
+use crate::innodb::version::Support;
+use crate::mysql::{self, GtidSet, LogStatus, PreflightOptions, ServerInfo, Session};
+use crate::ops::error::{Error, ErrorKind};
+use crate::ops::options::{BackupOptions, EncryptedPages, NonTransactional};
+use crate::util::names::printable;
+
+use super::layout::{Mount, source_layout};
+
+/// A server that passed every check.
+#[derive(Debug)]
+pub struct Source {
+    /// Its settings.
+    pub info: ServerInfo,
+    /// Where its files are, seen from here.
+    pub layout: SourceLayout,
+    /// Its keys, where it encrypts data and the file was given.
+    pub keyring: Option<Arc<Keyring>>,
+    /// The version is in no recorded test run.
+    pub untested: bool,
+    /// GTID set and binlog file when the backup began: neither may go backwards until the cut.
+    pub at_start: LogStatus,
+    mount: Mount,
+    warnings: Vec<String>,
+}
+
+impl Source {
+    /// Connects and checks.
+    pub async fn connect(options: &BackupOptions) -> Result<Self, Error> {
+        let mut session = Session::connect(&options.server).await?;
+        let info = ServerInfo::gather(&mut session).await?;
+        let untested = check_version(&info, options.allow_untested_server)?;
+        let checked = mysql::preflight(&mut session, &info, &PreflightOptions::default()).await?;
+        let layout = source_layout(&info, options.datadir.as_deref())?;
+        check_same_server(&layout.datadir, &info.uuid)?;
+        check_readable(&layout)?;
+        let keyring = options.keyring_file.as_deref().map(read_keyring).transpose()?;
+        let at_start = LogStatus::read(&mut session).await?;
+        session.close().await;
+        let mount = Mount::new(&info.datadir, options.datadir.as_deref());
+        Ok(Self { info, layout, keyring, untested, at_start, mount, warnings: checked.warnings })
+    }
+
+    /// The tablespace files that the server itself knows of, seen from here. The backup lock keeps the list still.
+    pub async fn registered_files(&self, options: &BackupOptions) -> Result<Vec<RegisteredFile>, Error> {
+        let mut session = Session::connect(&options.server).await?;
+        let files = mysql::registered_files(&mut session).await?;
+        session.close().await;
+        let seen = |(space, path): (_, String)| RegisteredFile { space, path: self.mount.resolve(path) };
+        Ok(files.into_iter().map(seen).collect())
+    }
+
+    /// Refuses what the plan shows to be impossible or unwanted.
+    pub fn check_plan(&self, options: &BackupOptions, plan: &CopyPlan) -> Result<(), Error> {
+        if options.non_transactional == NonTransactional::Refuse
+            && let Some(file) = plan.files.iter().find(|file| file.kind == FileKind::NonTransactional)
+        {
+            let message = format!("{} belongs to a table of an engine without redo", file.path.display());
+            return Err(Error::new(ErrorKind::Preflight, message)
+                .advise("convert the table to InnoDB, or choose --non-transactional include or skip"));
+        }
+        let encrypted = plan.spaces.iter().find(|space| space.flags.is_encrypted());
+        if let (Some(space), None, EncryptedPages::Verify) = (encrypted, &self.keyring, options.encrypted_pages) {
+            let path = space.pieces.first().map(|piece| piece.path.as_os_str().as_bytes()).unwrap_or_default();
+            let message = format!("{} (space {}) is encrypted and no keyring was given", printable(path), space.space);
+            return Err(Error::new(ErrorKind::KeyMissing, message).advise(
+                "name the server's keyring file with --keyring-file, or accept pages that nobody checked with \
+                 --encrypted-pages copy-unverified",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Where the binary logs are, seen from here.
+    pub fn binlog_directory(&self) -> Option<PathBuf> {
+        let base = self.info.log_bin_basename.as_deref().filter(|text| !text.is_empty())?;
+        self.mount.resolve(base).parent().map(Path::to_path_buf)
+    }
+
+    /// `ib_buffer_pool`, if the server has written one.
+    pub fn buffer_pool_file(&self) -> Option<PlannedFile> {
+        let name = &self.info.buffer_pool_filename;
+        let path = self.layout.datadir.join(name);
+        let relative = path.strip_prefix(&self.layout.datadir).ok()?.as_os_str().as_bytes().to_vec();
+        path.is_file().then_some(PlannedFile { path, relative: Some(relative), kind: FileKind::SystemTable })
+    }
+
+    /// What a person should know before the copy begins.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// Fails where the cut is not a continuation of the start: another server, or logs that were reset meanwhile.
+    pub fn check_continuation(&self, cut: &LogStatus, pages: &CopySummary) -> Result<(), Error> {
+        let changed = |what: String| Err(Error::new(ErrorKind::SourceChanged, what));
+        if cut.server_uuid != self.info.uuid {
+            let (then, now) = (&self.info.uuid, &cut.server_uuid);
+            return changed(format!("the server was {then} at the start and is {now} now"));
+        }
+        if cut.lsn < self.at_start.lsn {
+            let (then, now) = (self.at_start.lsn, cut.lsn);
+            return changed(format!("the server's LSN went back from {then} to {now}"));
+        }
+        if pages.max_lsn > cut.lsn {
+            let (page, now) = (pages.max_lsn, cut.lsn);
+            return changed(format!("a page was changed at LSN {page}, but the server is only at {now}: not its page"));
+        }
+        let (then, now) = (gtids(&self.at_start)?, gtids(cut)?);
+        if !now.contains(&then) {
+            return changed(
+                "transactions vanished from gtid_executed during the backup: binary logs were reset".into(),
+            );
+        }
+        match (&self.at_start.binlog, &cut.binlog) {
+            (Some(then), Some(now)) if now.number() < then.number() => {
+                changed(format!("the binary log went back from {} to {}: it was reset", then.file, now.file))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn gtids(status: &LogStatus) -> Result<GtidSet, Error> {
+    status.gtid_executed.parse().map_err(|error| {
+        Error::new(ErrorKind::UnsupportedServer, "cannot read gtid_executed of the server").caused_by(error)
+    })
+}
+
+fn check_version(info: &ServerInfo, allow_untested: bool) -> Result<bool, Error> {
+    let version = &info.version_text;
+    match info.version.support() {
+        Support::Tested => Ok(false),
+        Support::Untested if allow_untested => Ok(true),
+        Support::Untested => Err(Error::new(
+            ErrorKind::UnsupportedServer,
+            format!("server version {version} is in no recorded test run"),
+        )
+        .advise("pass --allow-untested-server to go on; the manifest will say so")),
+        Support::Unsupported(why) => {
+            Err(Error::new(ErrorKind::UnsupportedServer, format!("server version {version} is not supported: {why}")))
+        }
+    }
+}
+
+/// The uuid in the directory's `auto.cnf` must be the server's: another mount, another server, another history.
+fn check_same_server(datadir: &Path, uuid: &str) -> Result<(), Error> {
+    let path = datadir.join("auto.cnf");
+    let text = std::fs::read_to_string(&path).map_err(|error| {
+        Error::new(ErrorKind::ServerMismatch, format!("cannot read {}", path.display()))
+            .caused_by(error)
+            .advise("run next to the server, as a user who may read its files; --datadir names another mount of them")
+    })?;
+    let found = text.lines().find_map(|line| line.trim().strip_prefix("server-uuid=")).map(str::trim);
+    if found == Some(uuid) {
+        return Ok(());
+    }
+    let message =
+        format!("{} is of server {}, but connected to {uuid}", datadir.display(), found.unwrap_or("(no uuid)"));
+    Err(Error::new(ErrorKind::ServerMismatch, message))
+}
+
+/// Every directory that the copy needs can be listed, and the system tablespace be opened, by this user; no engine
+/// has left files that nobody here understands.
+fn check_readable(layout: &SourceLayout) -> Result<(), Error> {
+    let advice = "run as the server's user, or as one that may read its files; --datadir names another mount of them";
+    let dirs = [&layout.datadir, &layout.data_home, &layout.undo_dir, &layout.redo_dir].into_iter();
+    for dir in dirs.chain(&layout.directories) {
+        if let Err(error) = std::fs::read_dir(dir) {
+            let message = format!("cannot list {}, which the server uses", dir.display());
+            return Err(Error::new(ErrorKind::LocalIo, message).caused_by(error).advise(advice));
+        }
+    }
+    if layout.datadir.join(".rocksdb").is_dir() {
+        let message = format!("{} holds tables of MyRocks, which cannot be backed up", layout.datadir.display());
+        return Err(Error::new(ErrorKind::Preflight, message).advise("convert those tables to InnoDB"));
+    }
+    for file in &layout.system_files {
+        if let Err(error) = std::fs::File::open(&file.path) {
+            let message = format!("cannot read {}", file.path.display());
+            return Err(Error::new(ErrorKind::LocalIo, message).caused_by(error).advise(advice));
+        }
+    }
+    Ok(())
+}
+
+/// Reads the file of the server's keyring component.
+fn read_keyring(path: &Path) -> Result<Arc<Keyring>, Error> {
+    let bytes = std::fs::read(path).map_err(|error| {
+        Error::new(ErrorKind::KeyMissing, format!("cannot read {}", path.display())).caused_by(error)
+    })?;
+    let keyring = Keyring::parse(&bytes).map_err(|error| {
+        Error::new(ErrorKind::KeyMissing, format!("{} is no file of component_keyring_file", path.display()))
+            .caused_by(error)
+    })?;
+    Ok(Arc::new(keyring))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_servers_directory_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("auto.cnf"), "[auto]\nserver-uuid=aaaa\n").unwrap();
+        check_same_server(dir.path(), "aaaa").unwrap();
+        let refused = check_same_server(dir.path(), "bbbb").unwrap_err();
+        assert_eq!(refused.kind, ErrorKind::ServerMismatch);
+        assert!(refused.message.contains("aaaa") && refused.message.contains("bbbb"));
+        assert_eq!(check_same_server(Path::new("/nowhere"), "x").unwrap_err().kind, ErrorKind::ServerMismatch);
+    }
+}

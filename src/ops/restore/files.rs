@@ -1,0 +1,55 @@
+//! The small files around the pages: the binlog's index and the isolation of the new server.
+
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use crate::archive::filetable::{FileTable, StoredFileKind};
+use crate::archive::manifest::Manifest;
+use crate::ops::error::Error;
+use crate::util::clock;
+
+use super::isolation;
+use super::placement::Layout;
+use super::target::{FILE_MODE, Target, io_error};
+
+/// Writes the index that lists the one binlog of the backup, under the name that the source used for it.
+///
+/// Without an index the server would begin with a new binlog and not look into the one that recovery needs.
+pub fn write_binlog_index(
+    target: &Target,
+    manifest: &Manifest,
+    table: &FileTable,
+    layout: &Layout,
+) -> Result<(), Error> {
+    let Some(entry) = table.files.iter().find(|file| file.kind == StoredFileKind::BinlogTail) else { return Ok(()) };
+    let Some(binlog) = layout.file(entry.number) else { return Ok(()) };
+    let directory = binlog.parent().unwrap_or(target.datadir());
+    let path = directory.join(index_name(manifest, binlog));
+    let name = binlog.file_name().unwrap_or_default().as_bytes();
+    // The server reads a relative name as one below its data directory.
+    let mut line =
+        if directory == target.datadir() { [b"./", name].concat() } else { binlog.as_os_str().as_bytes().to_vec() };
+    line.push(b'\n');
+    write(target, &path, &line)
+}
+
+/// The name of the source's index, else what the server makes of the binlog's name.
+fn index_name(manifest: &Manifest, binlog: &Path) -> PathBuf {
+    let setting = manifest.server.settings.get("log_bin_index").map(Path::new).and_then(Path::file_name);
+    setting.map_or_else(|| binlog.with_extension("index").file_name().unwrap_or_default().into(), PathBuf::from)
+}
+
+/// Writes the settings that keep the restored server to itself.
+pub fn write_isolation(target: &Target) -> Result<(), Error> {
+    let micros = u64::try_from(clock::now().as_microsecond()).unwrap_or(0);
+    write(target, &isolation::path(target.datadir()), &isolation::content(micros))
+}
+
+fn write(target: &Target, path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    fs::write(path, bytes).map_err(|error| io_error("write", path, error))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(FILE_MODE))
+        .map_err(|error| io_error("set the mode of", path, error))?;
+    target.give(path)
+}

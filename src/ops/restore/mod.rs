@@ -1,0 +1,240 @@
+//! `stillframe restore`: one pass from the store to a directory that a server starts on.
+//!
+//! ```text
+//!   open the backup ─ keys ─ where does each file go ─ every refusal, before a byte is written
+//!   marker ─► pages (parallel: fetch, decrypt, decompress, check, write) ─► files ─► redo log, binlog, isolation
+//!          ─► sync ─► #innodb_redo takes its name ─► marker goes ─► [mysqld recovers it, once, isolated]
+//! ```
+//! Owns the order. Recovery is the server's own: here the captured redo becomes a log that a stock server accepts and
+//! applies at its next start (`--recovery server`).
+
+mod files;
+mod isolation;
+mod pages;
+mod placement;
+mod redo;
+mod server;
+mod settings;
+mod target;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::archive::ArchiveReader;
+use crate::archive::filetable::FileTable;
+use crate::archive::manifest::Manifest;
+use crate::innodb::keyring::Keyring;
+use crate::ops::blocking;
+use crate::ops::context::Context;
+use crate::ops::error::{Error, ErrorKind};
+use crate::ops::options::RestoreOptions;
+use crate::ops::report::{BinlogPosition, LsnRange, RecoveryState, RestoreBytes, RestoreReport, ServerIdentity};
+use crate::ops::stored;
+
+pub use pages::page_at;
+use placement::{Layout, Placement};
+use server::Needs;
+use target::{Marker, Target};
+
+/// Restores one backup.
+pub async fn run(ctx: &Context, options: RestoreOptions) -> Result<RestoreReport, Error> {
+    options.check()?;
+    let started = Instant::now();
+    ctx.progress.step("open");
+    let found = stored::find(&options.store, &options.backup).await?;
+    let reader = Arc::new(found.open(&options.encryption_key_files, &ctx.cancel).await?);
+    let manifest = Arc::new(found.manifest);
+    let table = {
+        let reader = Arc::clone(&reader);
+        Arc::new(blocking(move || Ok(reader.file_table()?)).await?)
+    };
+    ctx.check()?;
+
+    ctx.progress.step("check target");
+    let layout = Arc::new(Layout::plan(&table, &Placement::new(&options.datadir, &options.external_files))?);
+    let needs = check_target(&options, &manifest, &table, &layout).await?;
+    ctx.check()?;
+
+    let target = Arc::new(Target::claim(&options.datadir, options.overwrite_incomplete, &marker(&manifest, &layout))?);
+    let written = {
+        let (ctx, options, target) = (ctx.clone(), options.clone(), Arc::clone(&target));
+        let (reader, manifest, table, layout) =
+            (Arc::clone(&reader), Arc::clone(&manifest), Arc::clone(&table), Arc::clone(&layout));
+        blocking(move || fill(&ctx, &options, &target, &reader, &manifest, &table, &layout)).await?
+    };
+    ctx.check()?;
+    target.complete()?;
+
+    let recovery = match &options.mysqld {
+        Some(mysqld) => {
+            ctx.progress.step("recover");
+            server::recover(mysqld, &target, &needs, &ctx.cancel).await?;
+            RecoveryState::Recovered
+        }
+        None => RecoveryState::AtFirstStart,
+    };
+    Ok(report(&options, &manifest, &layout, &needs, written, recovery, started))
+}
+
+/// Every refusal that can be known before a byte is written.
+async fn check_target(
+    options: &RestoreOptions,
+    manifest: &Manifest,
+    table: &FileTable,
+    layout: &Layout,
+) -> Result<Needs, Error> {
+    Target::check(&options.datadir, options.overwrite_incomplete)?;
+    layout.check_outside_is_free(options.overwrite_incomplete, &options.datadir)?;
+    target::check_space(&options.datadir, needed_bytes(manifest, table))?;
+    check_keyring(options, manifest)?;
+    let needs = Needs {
+        version: manifest.server.version.parse().map_err(|error: crate::innodb::version::BadVersion| {
+            Error::new(ErrorKind::DamagedBackup, format!("the manifest's server version: {error}"))
+        })?,
+        page_size: manifest.server.page_size,
+        lower_case_table_names: manifest.server.lower_case_table_names,
+        settings: settings::needed(manifest, table, layout, &options.datadir),
+    };
+    if let Some(mysqld) = &options.mysqld {
+        server::check(&server::probe(mysqld, &options.datadir).await?, &needs)?;
+    }
+    Ok(needs)
+}
+
+/// Pages that are not all zero, the redo, and the other files.
+fn needed_bytes(manifest: &Manifest, table: &FileTable) -> u64 {
+    let largest = u64::from(manifest.server.page_size.bytes());
+    let pages = manifest.pages.copied.saturating_mul(largest);
+    let spaces: u64 = table
+        .spaces
+        .iter()
+        .map(|space| {
+            let flags = crate::innodb::space::TablespaceFlags::decode(space.flags);
+            let size = flags.map_or(largest, |flags| u64::from(flags.physical_size().bytes()));
+            u64::from(space.pages).saturating_mul(size)
+        })
+        .fold(0, u64::saturating_add);
+    let files = table.files.iter().map(|file| file.bytes).fold(0, u64::saturating_add);
+    let redo = manifest.lsn.end.saturating_since(manifest.lsn.checkpoint);
+    pages.min(spaces).saturating_add(files).saturating_add(redo).saturating_add(64 << 20)
+}
+
+/// A backup with encrypted data is of no use where its master keys are not: refused, naming the keys.
+fn check_keyring(options: &RestoreOptions, manifest: &Manifest) -> Result<(), Error> {
+    let needed = &manifest.server.master_keys;
+    if needed.is_empty() {
+        return Ok(());
+    }
+    let names = needed.join(", ");
+    let Some(path) = &options.keyring_file else {
+        let message = format!("the backup holds encrypted data; the target's keyring must have {names}");
+        return Err(Error::new(ErrorKind::KeyMissing, message)
+            .advise("name the keyring file that the restored server will use with --keyring-file"));
+    };
+    let keyring = read_keyring(path)?;
+    match needed.iter().find(|name| keyring.key(name).is_none()) {
+        None => Ok(()),
+        Some(name) => Err(Error::new(ErrorKind::KeyMissing, format!("{} does not hold {name}", path.display()))),
+    }
+}
+
+fn read_keyring(path: &std::path::Path) -> Result<Keyring, Error> {
+    let bytes = std::fs::read(path).map_err(|error| target::io_error("read", path, error))?;
+    Keyring::parse(&bytes).map_err(|error| {
+        Error::new(ErrorKind::KeyMissing, format!("{} is no file of component_keyring_file", path.display()))
+            .caused_by(error)
+    })
+}
+
+fn marker(manifest: &Manifest, layout: &Layout) -> Marker {
+    Marker {
+        backup: manifest.id.to_string(),
+        note: "a restore was interrupted or still runs here: this is no database; \
+               run stillframe restore again with --overwrite-incomplete"
+            .to_owned(),
+        external_files: layout.outside().map(PathBuf::from).collect(),
+    }
+}
+
+/// What was moved.
+#[derive(Debug, Clone, Copy, Default)]
+struct Written {
+    bytes: RestoreBytes,
+    files: u64,
+}
+
+/// Writes everything but the last rename's marker. Blocks.
+fn fill(
+    ctx: &Context,
+    options: &RestoreOptions,
+    target: &Target,
+    reader: &ArchiveReader,
+    manifest: &Manifest,
+    table: &FileTable,
+    layout: &Layout,
+) -> Result<Written, Error> {
+    ctx.progress.step("restore");
+    let mut written = Written { files: layout.create_all(target, table)?, ..Written::default() };
+    let bytes = pages::write(ctx, target, reader, table, layout, options.parallel)?;
+    written.bytes.fetched = bytes.fetched;
+    written.bytes.written = bytes.written;
+
+    ctx.progress.step("redo");
+    let redo = redo::write(target, reader, manifest, &ctx.cancel)?;
+    written.bytes.fetched = written.bytes.fetched.saturating_add(redo.fetched);
+    written.bytes.written = written.bytes.written.saturating_add(redo.written);
+    written.files = written.files.saturating_add(redo.files);
+    files::write_binlog_index(target, manifest, table, layout)?;
+    if !options.keep_replication {
+        files::write_isolation(target)?;
+    }
+
+    ctx.progress.step("sync");
+    target.sync(layout.outside())?;
+    ctx.check()?;
+    redo::publish(target)?;
+    Ok(written)
+}
+
+fn report(
+    options: &RestoreOptions,
+    manifest: &Manifest,
+    layout: &Layout,
+    needs: &Needs,
+    written: Written,
+    recovery: RecoveryState,
+    started: Instant,
+) -> RestoreReport {
+    let mut isolation = vec!["a new server_uuid is made at the first start".to_owned()];
+    if !options.keep_replication {
+        isolation.push("skip_replica_start=ON and event_scheduler=OFF are set in mysqld-auto.cnf".to_owned());
+        isolation.push(format!("to lift it: {}", isolation::HOW_TO_LIFT));
+    }
+    let mut warnings = manifest.warnings.clone();
+    let outside = placement::external_directories(&options.datadir, layout.outside());
+    if !outside.is_empty() {
+        let list: Vec<String> = outside.iter().map(|path| path.display().to_string()).collect();
+        warnings.push(format!("files lie outside of the data directory, in {}", list.join(", ")));
+    }
+    RestoreReport {
+        name: manifest.name.clone(),
+        id: manifest.id.to_string(),
+        datadir: options.datadir.clone(),
+        recovery,
+        lsn: LsnRange { checkpoint: manifest.lsn.checkpoint, end: manifest.lsn.end },
+        binlog: manifest.binlog.as_ref().map(|at| BinlogPosition { file: at.file.clone(), position: at.position }),
+        gtid_executed: manifest.gtid_executed.clone(),
+        server: ServerIdentity {
+            version: manifest.server.version.clone(),
+            uuid: manifest.server.uuid.clone(),
+            untested: manifest.server.untested,
+        },
+        bytes: written.bytes,
+        files: written.files,
+        duration_seconds: started.elapsed().as_secs(),
+        settings: needs.settings.clone(),
+        isolation,
+        warnings,
+    }
+}

@@ -1,0 +1,296 @@
+//! Pages and files from packs to their places, in parallel.
+//!
+//! ```text
+//!   packs ─► next free thread: fetch ► decrypt ► decompress ► check ► pwrite, each page once
+//! ```
+//! Files have their full size already; what is zero is not written, so holes stay holes. A page that the server had
+//! compressed is written without its empty end, so that it takes no more space than it did. Each tablespace's pages
+//! are counted: a set that lacks one is no database.
+
+use std::collections::{HashMap, VecDeque};
+use std::fs::File;
+use std::num::NonZeroUsize;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::archive::PackRef;
+use crate::archive::filetable::FileTable;
+use crate::archive::frame::Frame;
+use crate::archive::{ArchiveError, ArchiveReader, StreamId};
+use crate::innodb::ids::{PageNo, SpaceId};
+use crate::innodb::page::{PageContext, PageScratch, UnverifiedPage, all_zero, is_legacy_doublewrite};
+use crate::innodb::space::TablespaceFlags;
+use crate::ops::context::Context;
+use crate::ops::error::{Error, ErrorKind};
+
+use super::placement::Layout;
+use super::target::{Target, io_error};
+
+/// Smallest run of zeros at a page's end that is left as a hole: a file system's block.
+const HOLE: usize = 4096;
+/// Files that a thread keeps open.
+const OPEN_FILES: usize = 32;
+
+/// What was moved.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Moved {
+    /// Read from the store.
+    pub fetched: u64,
+    /// Written.
+    pub written: u64,
+}
+
+/// Writes all frames of all packs.
+pub fn write(
+    ctx: &Context,
+    target: &Target,
+    reader: &ArchiveReader,
+    table: &FileTable,
+    layout: &Layout,
+    parallel: NonZeroUsize,
+) -> Result<Moved, Error> {
+    let packs = reader.packs();
+    ctx.progress.total(packs.iter().map(|pack| pack.bytes).sum());
+    let shared = Shared {
+        layout,
+        spaces: spaces(table)?,
+        packs: &packs,
+        next: AtomicUsize::new(0),
+        moved: (AtomicU64::new(0), AtomicU64::new(0)),
+        failure: Mutex::new(None),
+        stop: ctx.cancel.child_token(),
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..parallel.get().min(packs.len().max(1)) {
+            let _ = scope.spawn(|| shared.work(reader, ctx));
+        }
+    });
+    if let Some(error) = shared.failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        return Err(error);
+    }
+    ctx.check()?;
+    for (space, tally) in &shared.spaces {
+        let seen = tally.seen.load(Ordering::Relaxed);
+        if seen != u64::from(tally.pages) {
+            let path = layout.pieces(*space).next().unwrap_or(target.datadir());
+            let message = format!("{} (space {space}): {seen} of {} pages are stored", path.display(), tally.pages);
+            return Err(Error::new(ErrorKind::DamagedBackup, message));
+        }
+    }
+    let (fetched, written) = (shared.moved.0.into_inner(), shared.moved.1.into_inner());
+    Ok(Moved { fetched, written })
+}
+
+/// A tablespace's flags, and how many of its pages were seen.
+struct Tally {
+    flags: TablespaceFlags,
+    pages: u32,
+    seen: AtomicU64,
+}
+
+fn spaces(table: &FileTable) -> Result<HashMap<SpaceId, Tally>, Error> {
+    let tally = |entry: &crate::archive::filetable::SpaceEntry| {
+        let flags = TablespaceFlags::decode(entry.flags).map_err(|error| {
+            Error::new(ErrorKind::UnsupportedFormat, format!("space {}", entry.space)).caused_by(error)
+        })?;
+        Ok((entry.space, Tally { flags, pages: entry.pages, seen: AtomicU64::new(0) }))
+    };
+    table.spaces.iter().map(tally).collect()
+}
+
+struct Shared<'a> {
+    layout: &'a Layout,
+    spaces: HashMap<SpaceId, Tally>,
+    packs: &'a [PackRef],
+    next: AtomicUsize,
+    moved: (AtomicU64, AtomicU64),
+    failure: Mutex<Option<Error>>,
+    stop: CancellationToken,
+}
+
+impl Shared<'_> {
+    fn work(&self, reader: &ArchiveReader, ctx: &Context) {
+        let mut worker = Worker { shared: self, files: OpenFiles::default(), scratch: PageScratch::default() };
+        while let Some(pack) = self.packs.get(self.next.fetch_add(1, Ordering::Relaxed)) {
+            if self.stop.is_cancelled() {
+                return;
+            }
+            let outcome = reader.read_pack(pack, &mut |frame| {
+                if self.stop.is_cancelled() {
+                    return Err(ArchiveError::Cancelled);
+                }
+                worker.frame(&pack.name, &frame).map_err(ArchiveError::consumer)
+            });
+            if let Err(error) = outcome {
+                let mut first = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+                // A thread that was stopped by another's failure is not the reason.
+                if !self.stop.is_cancelled() {
+                    let _ = first.get_or_insert(error.into());
+                }
+                self.stop.cancel();
+                return;
+            }
+            let _ = self.moved.0.fetch_add(pack.bytes, Ordering::Relaxed);
+            ctx.progress.advance(pack.bytes);
+        }
+    }
+}
+
+struct Worker<'a> {
+    shared: &'a Shared<'a>,
+    files: OpenFiles,
+    scratch: PageScratch,
+}
+
+impl Worker<'_> {
+    fn frame(&mut self, pack: &str, frame: &Frame) -> Result<(), Error> {
+        match frame.stream {
+            StreamId::Space(space) => self.pages(pack, space, frame),
+            StreamId::File(number) => self.file(pack, number, frame),
+        }
+    }
+
+    fn pages(&mut self, pack: &str, space: SpaceId, frame: &Frame) -> Result<(), Error> {
+        let shared = self.shared;
+        let tally =
+            shared.spaces.get(&space).ok_or_else(|| damaged(pack, format!("holds pages of unknown space {space}")))?;
+        let context = PageContext { space, flags: tally.flags, key: None };
+        let size = tally.flags.physical_size().len();
+        for run in frame.runs() {
+            let first = page_at(frame, run.first_unit);
+            for (page, bytes) in (first.0..).map(PageNo).zip(run.bytes.chunks(size)) {
+                if !is_legacy_doublewrite(space, tally.flags, page) {
+                    let verdict = UnverifiedPage::new(bytes, page).verify(&context, &mut self.scratch);
+                    verdict.map_err(|fault| damaged(pack, format!("space {space}, page {page}: {fault}")))?;
+                }
+            }
+            self.run(pack, space, first, run.bytes, size)?;
+        }
+        let seen = u64::from(frame.present_count()).saturating_add(u64::from(frame.zero_count()));
+        let _ = tally.seen.fetch_add(seen, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn file(&mut self, pack: &str, number: u32, frame: &Frame) -> Result<(), Error> {
+        let shared = self.shared;
+        let path = shared
+            .layout
+            .file(number)
+            .ok_or_else(|| damaged(pack, format!("holds file {number}, which the file table does not have")))?;
+        for run in frame.runs() {
+            self.write(path, run.position, run.bytes)?;
+        }
+        Ok(())
+    }
+
+    /// Writes pages that follow one another, in as few pieces as files and holes allow.
+    fn run(&mut self, pack: &str, space: SpaceId, first: PageNo, run: &[u8], size: usize) -> Result<(), Error> {
+        let layout = self.shared.layout;
+        let mut rest = run;
+        let mut page = first;
+        while !rest.is_empty() {
+            let piece = layout
+                .piece_of(space, page)
+                .ok_or_else(|| damaged(pack, format!("page {page} lies behind the end of space {space}")))?;
+            let within = page.0.saturating_sub(piece.first_page.0);
+            let room = usize::try_from(piece.pages.saturating_sub(within)).unwrap_or(usize::MAX).saturating_mul(size);
+            let solid = rest.get(..room.min(rest.len())).unwrap_or(rest);
+            // Up to and with the first page that ends in zeros, which are left out.
+            let (pages, used) = solid
+                .chunks(size)
+                .zip(1_usize..)
+                .map(|(bytes, count)| (count, bytes.len().saturating_sub(without_empty_end(bytes).len())))
+                .find(|(_, empty)| *empty > 0)
+                .map_or((solid.len() / size, solid.len()), |(count, empty)| (count, count * size - empty));
+            let offset = u64::from(within).saturating_mul(u64::from(piece.page_bytes));
+            self.write(&piece.path, offset, solid.get(..used).unwrap_or_default())?;
+            rest = rest.get(pages * size..).unwrap_or_default();
+            page = PageNo(page.0.saturating_add(u32::try_from(pages).unwrap_or(u32::MAX)));
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, path: &Path, offset: u64, bytes: &[u8]) -> Result<(), Error> {
+        self.files.get(path)?.write_all_at(bytes, offset).map_err(|error| io_error("write", path, error))?;
+        let _ = self.shared.moved.1.fetch_add(u64::try_from(bytes.len()).unwrap_or(0), Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+/// `bytes` without the zeros at its end, as far as they fill whole blocks.
+fn without_empty_end(bytes: &[u8]) -> &[u8] {
+    let mut used = bytes.len();
+    while let Some(last) = used.checked_sub(HOLE)
+        && bytes.get(last..used).is_some_and(all_zero)
+    {
+        used = last;
+    }
+    bytes.get(..used).unwrap_or(bytes)
+}
+
+/// The files that a thread wrote to last, open.
+#[derive(Default)]
+struct OpenFiles {
+    files: VecDeque<(PathBuf, File)>,
+}
+
+impl OpenFiles {
+    fn get(&mut self, path: &Path) -> Result<&File, Error> {
+        match self.files.iter().position(|(open, _)| open == path) {
+            Some(0) => {}
+            Some(index) => self.files.swap(0, index),
+            None => {
+                let file = File::options().write(true).open(path).map_err(|error| io_error("open", path, error))?;
+                self.files.truncate(OPEN_FILES - 1);
+                self.files.push_front((path.to_path_buf(), file));
+            }
+        }
+        match self.files.front() {
+            Some((_, file)) => Ok(file),
+            None => Err(Error::new(ErrorKind::Failed, "no open file")),
+        }
+    }
+}
+
+/// The page that is unit `index` of a frame.
+pub fn page_at(frame: &Frame, index: u32) -> PageNo {
+    let number = frame.first_unit().saturating_add(u64::from(index));
+    PageNo(u32::try_from(number).unwrap_or(u32::MAX))
+}
+
+fn damaged(object: &str, what: String) -> Error {
+    Error::new(ErrorKind::DamagedBackup, format!("{object}: {what}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_whole_empty_blocks_at_the_end_are_left_out() {
+        let mut page = vec![0_u8; 16384];
+        page[5000] = 1;
+        assert_eq!(without_empty_end(&page).len(), 8192);
+        page[16383] = 1;
+        assert_eq!(without_empty_end(&page).len(), 16384);
+        assert_eq!(without_empty_end(&[0; 16384]).len(), 0);
+        assert_eq!(without_empty_end(&[0; 1024]).len(), 1024, "smaller than a block");
+    }
+
+    #[test]
+    fn the_last_files_used_stay_open() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut open = OpenFiles::default();
+        for index in 0..OPEN_FILES + 5 {
+            let path = dir.path().join(index.to_string());
+            std::fs::write(&path, b"").unwrap();
+            open.get(&path).unwrap();
+        }
+        assert_eq!(open.files.len(), OPEN_FILES);
+        assert!(open.get(&dir.path().join("none")).is_err());
+    }
+}

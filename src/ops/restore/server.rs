@@ -1,0 +1,239 @@
+//! Letting a stock server finish a restore: its own crash recovery, run once, isolated.
+//!
+//! ```text
+//!   mysqld --version            is it old enough to refuse?
+//!   mysqld --verbose --help     would its own settings open this directory?
+//!   mysqld --datadir=… --skip-networking …
+//!       │ error log: recovery …
+//!       ├─ "ready for connections" ──SIGTERM──► clean shutdown, exit 0: recovered
+//!       └─ exits by itself ──► RecoveryFailed, with the end of its log
+//! ```
+//! Isolated means: no network, no replication, no events, a socket and a log of its own in a private directory.
+//! Which data directory and which files are there is the caller's business.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::process::{Child, Command};
+use tokio_util::sync::CancellationToken;
+
+use crate::innodb::ids::PageSize;
+use crate::innodb::version::ServerVersion;
+use crate::ops::error::{Error, ErrorKind};
+use crate::ops::restore::target::{Target, io_error};
+
+/// How often the server's log is looked at.
+const POLL: Duration = Duration::from_millis(100);
+/// Lines of the server's log that an error carries.
+const LOG_TAIL_LINES: usize = 25;
+
+/// What a given server says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerSettings {
+    /// Its version.
+    pub version: ServerVersion,
+    /// `innodb_page_size`, where its defaults name one.
+    pub page_size: Option<u32>,
+    /// `lower_case_table_names`, where its defaults name one.
+    pub lower_case_table_names: Option<u32>,
+}
+
+/// What the backup needs of a server.
+#[derive(Debug, Clone)]
+pub struct Needs {
+    /// Version of the server that was backed up.
+    pub version: ServerVersion,
+    /// Its page size.
+    pub page_size: PageSize,
+    /// Its `lower_case_table_names`.
+    pub lower_case_table_names: u32,
+    /// Settings that must be given to open the directory, as `name=value`.
+    pub settings: Vec<String>,
+}
+
+/// Asks the server at `mysqld` for its version and the defaults that an option file of its own may set.
+pub async fn probe(mysqld: &Path, datadir: &Path) -> Result<ServerSettings, Error> {
+    let version_text = output_of(Command::new(mysqld).arg("--version"), mysqld).await?;
+    let version = version_text
+        .split("Ver ")
+        .nth(1)
+        .and_then(|rest| rest.split_whitespace().next())
+        .and_then(|word| word.parse::<ServerVersion>().ok())
+        .ok_or_else(|| mismatch(format!("{} is no MySQL server: it says {version_text:?}", mysqld.display())))?;
+    let mut help = Command::new(mysqld);
+    // lower_case_table_names is probed by the server in its data directory, which need not exist yet.
+    let existing = datadir.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("/"));
+    let text =
+        output_of(help.arg(format!("--datadir={}", existing.display())).args(["--verbose", "--help"]), mysqld).await?;
+    Ok(ServerSettings {
+        version,
+        page_size: variable(&text, "innodb-page-size"),
+        lower_case_table_names: variable(&text, "lower-case-table-names"),
+    })
+}
+
+/// Refuses a server that could not open the backup; pure.
+pub fn check(server: &ServerSettings, needs: &Needs) -> Result<(), Error> {
+    if server.version < needs.version {
+        let (old, new) = (server.version, needs.version);
+        return Err(mismatch(format!("the given server is {old}, older than the backup's {new}: use {new} or later")));
+    }
+    // The defaults below are the server's own when no option file speaks; those are passed on its command line.
+    if let Some(size) =
+        server.page_size.filter(|size| *size != PageSize::DEFAULT.bytes() && *size != needs.page_size.bytes())
+    {
+        let wanted = needs.page_size;
+        return Err(mismatch(format!("the given server is set to innodb_page_size {size}, the backup has {wanted}")));
+    }
+    if let Some(mode) = server.lower_case_table_names.filter(|mode| *mode != 0 && *mode != needs.lower_case_table_names)
+    {
+        let wanted = needs.lower_case_table_names;
+        return Err(mismatch(format!(
+            "the given server is set to lower_case_table_names {mode}, the backup has {wanted}"
+        )));
+    }
+    Ok(())
+}
+
+/// Starts the server on the restored directory, waits until it has recovered, and shuts it down cleanly.
+pub async fn recover(mysqld: &Path, target: &Target, needs: &Needs, cancel: &CancellationToken) -> Result<(), Error> {
+    let private = tempfile_dir()?;
+    let log = private.join("recovery.err");
+    let mut child = spawn(mysqld, target, needs, &private, &log)?;
+    let outcome = supervise(&mut child, &log, cancel).await;
+    let _ = std::fs::remove_dir_all(&private);
+    outcome
+}
+
+fn spawn(mysqld: &Path, target: &Target, needs: &Needs, private: &Path, log: &Path) -> Result<Child, Error> {
+    let mut command = Command::new(mysqld);
+    let _ = command
+        .arg(format!("--datadir={}", target.datadir().display()))
+        .arg(format!("--socket={}", private.join("s").display()))
+        .arg(format!("--pid-file={}", private.join("pid").display()))
+        .arg(format!("--log-error={}", log.display()))
+        .arg(format!("--innodb-page-size={}", needs.page_size))
+        .arg(format!("--lower-case-table-names={}", needs.lower_case_table_names))
+        .args(["--skip-networking", "--skip-replica-start", "--event-scheduler=OFF", "--mysqlx=OFF"])
+        .args(["--log-error-verbosity=3", "--innodb-buffer-pool-load-at-startup=OFF"])
+        .args(needs.settings.iter().map(|setting| format!("--{setting}")))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .kill_on_drop(true);
+    if rustix::process::geteuid().is_root() {
+        let user = target.owner().map_or_else(|| "root".to_owned(), |(uid, _)| uid.to_string());
+        let _ = command.arg(format!("--user={user}"));
+        if let Some((uid, gid)) = target.owner() {
+            std::os::unix::fs::chown(private, Some(uid), Some(gid))
+                .map_err(|error| io_error("change the owner of", private, error))?;
+        }
+    }
+    command.spawn().map_err(|error| io_error("start", mysqld, error))
+}
+
+async fn supervise(child: &mut Child, log: &Path, cancel: &CancellationToken) -> Result<(), Error> {
+    loop {
+        tokio::select! {
+            status = child.wait() => {
+                let status = status.map_err(|error| io_error("wait for the server of", log, error))?;
+                return Err(failed(format!("the server ended during recovery ({status})"), log));
+            }
+            () = cancel.cancelled() => {
+                stop(child).await?;
+                return Err(Error::cancelled());
+            }
+            () = tokio::time::sleep(POLL) => {}
+        }
+        // MY-010931 is "ready for connections": recovery is over by then (MySQL 8.0 to 9.7).
+        let text = std::fs::read_to_string(log).unwrap_or_default();
+        if text.contains("[MY-010931]") {
+            break;
+        }
+    }
+    let status = stop(child).await?;
+    if status.success() {
+        return Ok(());
+    }
+    Err(failed(format!("the server recovered but did not shut down cleanly ({status})"), log))
+}
+
+async fn stop(child: &mut Child) -> Result<std::process::ExitStatus, Error> {
+    if let Some(pid) = child.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw) {
+        // A server that has gone already is what we want, too.
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+    }
+    child.wait().await.map_err(|error| {
+        Error::new(ErrorKind::RecoveryFailed, "cannot wait for the server to shut down").caused_by(error)
+    })
+}
+
+fn failed(what: String, log: &Path) -> Error {
+    let text = std::fs::read(log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    let tail = lines.get(lines.len().saturating_sub(LOG_TAIL_LINES)..).unwrap_or_default().join("\n");
+    Error::new(ErrorKind::RecoveryFailed, format!("{what}; the end of its log:\n{tail}"))
+}
+
+fn mismatch(message: String) -> Error {
+    Error::new(ErrorKind::TargetMismatch, message)
+}
+
+async fn output_of(command: &mut Command, mysqld: &Path) -> Result<String, Error> {
+    let output = command.stdin(Stdio::null()).output().await.map_err(|error| io_error("run", mysqld, error))?;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// The value of `name` in the table that `mysqld --verbose --help` ends with.
+fn variable(help: &str, name: &str) -> Option<u32> {
+    help.lines().find_map(|line| {
+        let mut words = line.split_whitespace();
+        (words.next() == Some(name)).then(|| words.next()?.parse().ok())?
+    })
+}
+
+/// A private directory with a short path: a socket's path may have 107 bytes only.
+fn tempfile_dir() -> Result<PathBuf, Error> {
+    let path = std::env::temp_dir().join(format!("stillframe-{}", std::process::id()));
+    std::fs::create_dir_all(&path).map_err(|error| io_error("create", &path, error))?;
+    Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn needs() -> Needs {
+        Needs {
+            version: "9.7.4".parse().unwrap(),
+            page_size: PageSize::DEFAULT,
+            lower_case_table_names: 0,
+            settings: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn older_servers_and_other_settings_are_refused() {
+        let fits = ServerSettings {
+            version: "9.7.5".parse().unwrap(),
+            page_size: Some(16384),
+            lower_case_table_names: Some(0),
+        };
+        check(&fits, &needs()).unwrap();
+        let older = ServerSettings { version: "9.7.3".parse().unwrap(), ..fits.clone() };
+        assert!(check(&older, &needs()).unwrap_err().to_string().contains("older than the backup's 9.7.4"));
+        let other_pages = ServerSettings { page_size: Some(4096), ..fits.clone() };
+        assert!(check(&other_pages, &needs()).unwrap_err().to_string().contains("innodb_page_size 4096"));
+        let other_names = ServerSettings { lower_case_table_names: Some(1), ..fits };
+        assert!(check(&other_names, &needs()).unwrap_err().to_string().contains("lower_case_table_names 1"));
+    }
+
+    #[test]
+    fn variables_are_read_from_the_help_text() {
+        let help = "innodb-page-size      16384\nlower-case-table-names   1\nlog-bin  binlog\n";
+        assert_eq!(variable(help, "innodb-page-size"), Some(16384));
+        assert_eq!(variable(help, "lower-case-table-names"), Some(1));
+        assert_eq!(variable(help, "log-bin"), None);
+    }
+}

@@ -1,0 +1,315 @@
+//! The directory a restore fills: what must be true before the first byte, and the marker that guards the rest.
+//!
+//! ```text
+//!   empty ──marker──► incomplete ──all files synced, redo renamed into place──► marker removed: a database
+//!                        │
+//!                        └─ killed here: no server starts (no #innodb_redo), none initialises (not empty),
+//!                           and only --overwrite-incomplete cleans it
+//! ```
+//! Owns the marker file and the refusals; writes nothing else.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::ops::error::{Error, ErrorKind};
+use crate::util::fs::{FsError, create_dir_all, fsync_dir};
+
+/// The first file written into a target and the last one removed. It has no leading dot, because
+/// `mysqld --initialize` ignores dot files and must refuse such a directory (MySQL 9.7).
+pub const MARKER: &str = "stillframe-restore-incomplete";
+
+/// Mode of every directory made here: the server's own choice.
+pub const DIRECTORY_MODE: u32 = 0o750;
+
+/// Mode of every file made here: the server's own choice.
+pub const FILE_MODE: u32 = 0o640;
+
+/// What the marker says; read by the run that cleans up after a dead one.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Marker {
+    /// The backup that was being restored.
+    pub backup: String,
+    /// For the person who finds it.
+    pub note: String,
+    /// Files outside the data directory that the restore creates: absolute paths, lossy where not UTF-8.
+    pub external_files: Vec<PathBuf>,
+}
+
+/// A checked target, marked as incomplete.
+#[derive(Debug)]
+pub struct Target {
+    datadir: PathBuf,
+    owner: Option<(u32, u32)>,
+}
+
+impl Target {
+    /// Refuses a directory that is not empty, or, with `overwrite_incomplete`, one that is not the remains of a
+    /// restore. Touches nothing.
+    pub fn check(datadir: &Path, overwrite_incomplete: bool) -> Result<(), Error> {
+        let entries = match fs::read_dir(datadir) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(io_error("list", datadir, error)),
+        };
+        let mut names = Vec::new();
+        for entry in entries {
+            names.push(entry.map_err(|error| io_error("list", datadir, error))?.file_name());
+        }
+        names.retain(|name| name != "lost+found");
+        if names.is_empty() {
+            return Ok(());
+        }
+        let marked = names.iter().any(|name| name == MARKER);
+        if marked && overwrite_incomplete {
+            return refuse_running_server(datadir);
+        }
+        let hint = if marked {
+            "it holds the remains of an interrupted restore; pass --overwrite-incomplete to clean it and start over"
+        } else {
+            "restore into an empty directory"
+        };
+        let path = datadir.display();
+        Err(Error::new(ErrorKind::TargetNotEmpty, format!("target directory {path} is not empty: {hint}")))
+    }
+
+    /// Checks the target again, removes the remains of an interrupted restore where that was asked for, and
+    /// writes the marker, durably, before anything else.
+    pub fn claim(datadir: &Path, overwrite_incomplete: bool, marker: &Marker) -> Result<Self, Error> {
+        Self::check(datadir, overwrite_incomplete)?;
+        create_dir_all(datadir, DIRECTORY_MODE).map_err(local_io)?;
+        let owner = inherited_owner(datadir)?;
+        let target = Self { datadir: datadir.to_path_buf(), owner };
+        target.clean_remains()?;
+        target.write_marker(marker)?;
+        Ok(target)
+    }
+
+    /// The directory.
+    pub fn datadir(&self) -> &Path {
+        &self.datadir
+    }
+
+    /// User and group that created files are given to: those of the directory, when this process is root and they
+    /// are not root's own.
+    pub fn owner(&self) -> Option<(u32, u32)> {
+        self.owner
+    }
+
+    /// Creates a file of `bytes` zeros that take no space, with the server's mode and the target's owner. It must not
+    /// exist yet.
+    pub fn create_file(&self, path: &Path, bytes: u64) -> Result<(), Error> {
+        if let Some(parent) = path.parent() {
+            self.create_dir(parent)?;
+        }
+        let file = File::options()
+            .write(true)
+            .create_new(true)
+            .mode(FILE_MODE)
+            .open(path)
+            .map_err(|error| io_error("create", path, error))?;
+        file.set_len(bytes).map_err(|error| io_error("set the size of", path, error))?;
+        self.give(path)
+    }
+
+    /// Makes everything that was written durable: on the data directory's file system and those of `outside` files.
+    pub fn sync<'a>(&'a self, outside: impl Iterator<Item = &'a Path>) -> Result<(), Error> {
+        let mut synced = BTreeSet::new();
+        for path in std::iter::once(self.datadir.as_path()).chain(outside) {
+            let file = File::open(path).map_err(|error| io_error("open", path, error))?;
+            let device = file.metadata().map_err(|error| io_error("look at", path, error))?.dev();
+            if synced.insert(device) {
+                rustix::fs::syncfs(&file).map_err(|error| io_error("sync the file system of", path, error.into()))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the marker: from here on the directory is a database. Everything else must be durable by now.
+    pub fn complete(&self) -> Result<(), Error> {
+        let path = self.datadir.join(MARKER);
+        fs::remove_file(&path).map_err(|error| io_error("remove", &path, error))?;
+        fsync_dir(&self.datadir).map_err(local_io)
+    }
+
+    fn clean_remains(&self) -> Result<(), Error> {
+        let marker_path = self.datadir.join(MARKER);
+        let Ok(bytes) = fs::read(&marker_path) else { return Ok(()) };
+        if let Ok(marker) = serde_json::from_slice::<Marker>(&bytes) {
+            for path in marker.external_files {
+                remove_if_there(&path)?;
+            }
+        }
+        for entry in fs::read_dir(&self.datadir).map_err(|error| io_error("list", &self.datadir, error))? {
+            let entry = entry.map_err(|error| io_error("list", &self.datadir, error))?;
+            let name = entry.file_name();
+            if name == MARKER || name == "lost+found" {
+                continue;
+            }
+            let path = entry.path();
+            let kind = entry.file_type().map_err(|error| io_error("look at", &path, error))?;
+            let removed = if kind.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+            removed.map_err(|error| io_error("remove", &path, error))?;
+        }
+        Ok(())
+    }
+
+    fn write_marker(&self, marker: &Marker) -> Result<(), Error> {
+        let path = self.datadir.join(MARKER);
+        let text = serde_json::to_vec_pretty(marker)
+            .map_err(|error| Error::new(ErrorKind::Failed, "cannot encode the restore marker").caused_by(error))?;
+        let write = || -> io::Result<()> {
+            let mut file = File::create(&path)?;
+            file.write_all(&text)?;
+            file.sync_all()
+        };
+        write().map_err(|error| io_error("write", &path, error))?;
+        fsync_dir(&self.datadir).map_err(local_io)?;
+        self.give(&path)
+    }
+
+    /// Gives `path` to the target's owner, where there is one to give it to.
+    pub fn give(&self, path: &Path) -> Result<(), Error> {
+        let Some((uid, gid)) = self.owner else { return Ok(()) };
+        std::os::unix::fs::chown(path, Some(uid), Some(gid))
+            .map_err(|error| io_error("change the owner of", path, error))
+    }
+
+    /// Creates the directory `path` with its parents, mode 0750 and the target's owner, as the server does.
+    pub fn create_dir(&self, path: &Path) -> Result<(), Error> {
+        if path.is_dir() {
+            return Ok(());
+        }
+        if let Some(parent) = path.parent() {
+            self.create_dir(parent)?;
+        }
+        match fs::create_dir(path) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+            Err(error) => return Err(io_error("create", path, error)),
+        }
+        fs::set_permissions(path, fs::Permissions::from_mode(DIRECTORY_MODE))
+            .map_err(|error| io_error("set the mode of", path, error))?;
+        self.give(path)
+    }
+}
+
+/// Files outside of the data directory that an interrupted restore says are its own.
+pub fn marked_files(datadir: &Path) -> Vec<PathBuf> {
+    let bytes = fs::read(datadir.join(MARKER)).unwrap_or_default();
+    serde_json::from_slice::<Marker>(&bytes).map(|marker| marker.external_files).unwrap_or_default()
+}
+
+/// Refuses when the file system of `datadir` has less than `needed` bytes for us.
+pub fn check_space(datadir: &Path, needed: u64) -> Result<(), Error> {
+    let mut existing = datadir;
+    while !existing.exists() {
+        match existing.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => existing = parent,
+            _ => existing = Path::new("."),
+        }
+    }
+    let stat =
+        rustix::fs::statvfs(existing).map_err(|error| io_error("measure the space of", existing, error.into()))?;
+    let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+    if free >= needed {
+        return Ok(());
+    }
+    let path = datadir.display();
+    let message = format!("target {path} has {free} bytes free, and the restore needs {needed}: free or add space");
+    Err(Error::new(ErrorKind::TargetTooSmall, message))
+}
+
+/// Turns an I/O failure into an error that names act and path.
+pub fn io_error(act: &str, path: &Path, error: io::Error) -> Error {
+    Error::new(ErrorKind::LocalIo, format!("cannot {act} {}", path.display())).caused_by(error)
+}
+
+/// Turns a failed file operation, which names its act and path itself, into an error.
+pub fn local_io(error: FsError) -> Error {
+    Error::new(ErrorKind::LocalIo, error.to_string()).caused_by(error.source)
+}
+
+fn remove_if_there(path: &Path) -> Result<(), Error> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error("remove", path, error)),
+        _ => Ok(()),
+    }
+}
+
+/// A server holds a write lock on its system tablespace for as long as it runs.
+fn refuse_running_server(datadir: &Path) -> Result<(), Error> {
+    let path = datadir.join("ibdata1");
+    let Ok(file) = File::options().read(true).write(true).open(&path) else { return Ok(()) };
+    match rustix::fs::fcntl_lock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(()),
+        Err(_) => {
+            let message = format!("a running server holds {}: stop it first", path.display());
+            Err(Error::new(ErrorKind::TargetInUse, message))
+        }
+    }
+}
+
+fn inherited_owner(datadir: &Path) -> Result<Option<(u32, u32)>, Error> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(None);
+    }
+    let metadata = fs::metadata(datadir).map_err(|error| io_error("look at", datadir, error))?;
+    let owner = (metadata.uid(), metadata.gid());
+    Ok(if owner == (0, 0) { None } else { Some(owner) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn marker(external: Vec<PathBuf>) -> Marker {
+        Marker { backup: "b".into(), note: "n".into(), external_files: external }
+    }
+
+    #[test]
+    fn foreign_files_are_never_touched() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("precious"), b"x").unwrap();
+        let refused = Target::claim(dir.path(), true, &marker(vec![])).unwrap_err();
+        assert_eq!(refused.kind, ErrorKind::TargetNotEmpty);
+        assert!(dir.path().join("precious").exists());
+        assert!(!dir.path().join(MARKER).exists());
+    }
+
+    #[test]
+    fn remains_need_the_option_and_take_their_external_files_along() {
+        let dir = tempfile::tempdir().unwrap();
+        let elsewhere = tempfile::tempdir().unwrap();
+        let external = elsewhere.path().join("t.ibd");
+        let datadir = dir.path().join("data");
+        let target = Target::claim(&datadir, false, &marker(vec![external.clone()])).unwrap();
+        fs::write(target.datadir().join("ibdata1"), b"half").unwrap();
+        fs::write(&external, b"half").unwrap();
+        drop(target);
+
+        let refused = Target::claim(&datadir, false, &marker(vec![])).unwrap_err();
+        assert_eq!(refused.kind, ErrorKind::TargetNotEmpty);
+        assert!(refused.to_string().contains("--overwrite-incomplete"));
+
+        let target = Target::claim(&datadir, true, &marker(vec![])).unwrap();
+        assert!(!target.datadir().join("ibdata1").exists());
+        assert!(!external.exists());
+        target.complete().unwrap();
+        assert!(!datadir.join(MARKER).exists());
+    }
+
+    #[test]
+    fn too_little_space_is_refused_with_both_numbers() {
+        let dir = tempfile::tempdir().unwrap();
+        let refused = check_space(&dir.path().join("not/there/yet"), u64::MAX).unwrap_err();
+        assert_eq!(refused.kind, ErrorKind::TargetTooSmall);
+        assert!(refused.to_string().contains(&u64::MAX.to_string()));
+        check_space(dir.path(), 1).unwrap();
+    }
+}

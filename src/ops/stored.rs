@@ -1,0 +1,75 @@
+//! A backup that lies in a store, opened: what `restore`, `verify`, `show` and `inspect` begin with.
+//!
+//! ```text
+//!   URL ─► repository ─► name or id ─► manifest ─► keys ─► ArchiveReader
+//! ```
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::archive::ArchiveReader;
+use crate::archive::id::BackupId;
+use crate::archive::keys::{RecipientKey, WrappedKey};
+use crate::archive::manifest::Manifest;
+use crate::ops::blocking;
+use crate::ops::error::{Error, ErrorKind};
+use crate::store::{Repository, StoreUrl};
+
+/// A manifest and where it was found.
+pub struct Found {
+    /// The store.
+    pub repository: Repository,
+    /// The backup.
+    pub manifest: Manifest,
+}
+
+/// Finds the backup that `backup` (a name: the newest of it; or an id) means.
+pub async fn find(store: &StoreUrl, backup: &str) -> Result<Found, Error> {
+    let repository = Repository::open(store).await?;
+    let id = repository.resolve(backup).await?;
+    let bytes = repository.read_manifest(&id).await?;
+    let manifest = Manifest::decode(&bytes).map_err(Error::from)?;
+    check_id(&manifest, &id)?;
+    Ok(Found { repository, manifest })
+}
+
+/// A manifest under another id's key was put there by somebody.
+fn check_id(manifest: &Manifest, id: &BackupId) -> Result<(), Error> {
+    if manifest.id == *id {
+        return Ok(());
+    }
+    let message = format!("the manifest of {id} says that it is of {}", manifest.id);
+    Err(Error::new(ErrorKind::DamagedBackup, message))
+}
+
+impl Found {
+    /// Opens the archive with the keys in `key_files`.
+    pub async fn open(&self, key_files: &[PathBuf], cancel: &CancellationToken) -> Result<ArchiveReader, Error> {
+        let keys = read_key_files(key_files)?;
+        let key_ids = self.manifest.cipher.as_ref().map(|cipher| cipher.key_ids.clone()).unwrap_or_default();
+        let mut wrapped = Vec::new();
+        for bytes in self.repository.read_keys(&self.manifest.id, &key_ids).await? {
+            wrapped.push(WrappedKey::decode(&bytes)?);
+        }
+        let source = self.repository.objects(&self.manifest.id, &self.manifest.attempt, cancel);
+        let manifest = self.manifest.clone();
+        blocking(move || Ok(ArchiveReader::open(&manifest, Arc::clone(&source), &wrapped, &keys)?)).await
+    }
+}
+
+/// Reads the keys in these files.
+pub fn read_key_files(paths: &[PathBuf]) -> Result<Vec<RecipientKey>, Error> {
+    paths
+        .iter()
+        .map(|path| {
+            let bytes = zeroize::Zeroizing::new(std::fs::read(path).map_err(|error| {
+                Error::new(ErrorKind::LocalIo, format!("cannot read key file {}", path.display())).caused_by(error)
+            })?);
+            RecipientKey::parse(&bytes).map_err(|error| {
+                Error::new(ErrorKind::Usage, format!("{} is no key file", path.display())).caused_by(error)
+            })
+        })
+        .collect()
+}

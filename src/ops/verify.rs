@@ -1,0 +1,253 @@
+//! `stillframe verify`: reads a whole backup back and says what is wrong with it.
+//!
+//! ```text
+//!   tables (file table, index, packs agree) ─┐
+//!   packs, in parallel: digest ► decrypt ► decompress ► every page's checksum ─┼─► problems, by object
+//!   redo: digest ► decrypt ► block after block from the checkpoint to the end ─┘
+//! ```
+//! Goes on after a problem, so that one run names them all. Pages that the server encrypted cannot be looked into
+//! without its keyring; they are counted as unverified.
+
+use std::collections::HashMap;
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::archive::PackRef;
+use crate::archive::filetable::FileTable;
+use crate::archive::frame::Frame;
+use crate::archive::manifest::Manifest;
+use crate::archive::{ArchiveError, ArchiveReader, StreamId};
+use crate::innodb::ids::SpaceId;
+use crate::innodb::lsn::{LOG_BLOCK_SIZE, Lsn};
+use crate::innodb::page::{PageContext, PageScratch, UnverifiedPage, Verified, is_legacy_doublewrite};
+use crate::innodb::redo::block::{BLOCK_LEN, BlockRead, decode_block};
+use crate::innodb::space::TablespaceFlags;
+use crate::ops::blocking;
+use crate::ops::context::Context;
+use crate::ops::error::Error;
+use crate::ops::options::VerifyOptions;
+use crate::ops::progress::Progress;
+use crate::ops::report::{LsnRange, Problem, VerifiedPages, VerifyReport};
+use crate::ops::restore::page_at;
+use crate::ops::stored;
+
+/// Problems that a report lists; all are counted.
+const LISTED_PROBLEMS: usize = 100;
+
+/// Verifies one backup. What is wrong with it is in the report; an error means that it could not be looked at.
+pub async fn run(ctx: &Context, options: VerifyOptions) -> Result<VerifyReport, Error> {
+    let started = Instant::now();
+    ctx.progress.step("open");
+    let found = stored::find(&options.store, &options.backup).await?;
+    let reader = Arc::new(found.open(&options.encryption_key_files, &ctx.cancel).await?);
+    ctx.progress.step("verify");
+    let findings = {
+        let (manifest, progress, cancel) = (found.manifest.clone(), Arc::clone(&ctx.progress), ctx.cancel.clone());
+        blocking(move || verify_all(&reader, &manifest, options.parallel, progress.as_ref(), &cancel)).await?
+    };
+    ctx.check()?;
+    let manifest = found.manifest;
+    Ok(VerifyReport {
+        name: manifest.name,
+        id: manifest.id.to_string(),
+        good: findings.count == 0,
+        objects: findings.objects,
+        bytes: findings.bytes,
+        pages: findings.pages,
+        redo_segments: findings.redo_segments,
+        lsn: LsnRange { checkpoint: manifest.lsn.checkpoint, end: manifest.lsn.end },
+        duration_seconds: started.elapsed().as_secs(),
+        problems: findings.problems,
+        problem_count: findings.count,
+        warnings: manifest.warnings,
+    })
+}
+
+#[derive(Debug, Default)]
+struct Findings {
+    objects: u64,
+    bytes: u64,
+    pages: VerifiedPages,
+    redo_segments: u64,
+    problems: Vec<Problem>,
+    count: u64,
+}
+
+impl Findings {
+    fn problem(&mut self, object: &str, what: String) {
+        self.count = self.count.saturating_add(1);
+        if self.problems.len() < LISTED_PROBLEMS {
+            self.problems.push(Problem { object: object.to_owned(), what });
+        }
+    }
+
+    fn add(&mut self, other: Self) {
+        self.objects = self.objects.saturating_add(other.objects);
+        self.bytes = self.bytes.saturating_add(other.bytes);
+        self.pages.checked = self.pages.checked.saturating_add(other.pages.checked);
+        self.pages.zero = self.pages.zero.saturating_add(other.pages.zero);
+        self.pages.unverified = self.pages.unverified.saturating_add(other.pages.unverified);
+        self.redo_segments = self.redo_segments.saturating_add(other.redo_segments);
+        self.count = self.count.saturating_add(other.count);
+        let room = LISTED_PROBLEMS.saturating_sub(self.problems.len());
+        self.problems.extend(other.problems.into_iter().take(room));
+    }
+}
+
+fn verify_all(
+    reader: &ArchiveReader,
+    manifest: &Manifest,
+    parallel: NonZeroUsize,
+    progress: &dyn Progress,
+    cancel: &CancellationToken,
+) -> Result<Findings, Error> {
+    let mut findings = Findings::default();
+    let table = match reader.file_table() {
+        Ok(table) => table,
+        Err(error) => return only(findings, error),
+    };
+    let packs = reader.packs();
+    progress.total(packs.iter().map(|pack| pack.bytes).sum());
+    match reader.verify_tables() {
+        Ok(check) => {
+            for problem in check.problems {
+                findings.problem(&problem.object, problem.what);
+            }
+        }
+        Err(error) => note(&mut findings, error)?,
+    }
+    let spaces = contexts(&table, &mut findings);
+    let next = AtomicUsize::new(0);
+    let sum = Mutex::new(findings);
+    std::thread::scope(|scope| {
+        for _ in 0..parallel.get().min(packs.len().max(1)) {
+            let _ = scope.spawn(|| {
+                let mut worker =
+                    Worker { spaces: &spaces, scratch: PageScratch::default(), found: Findings::default() };
+                while let Some(pack) = packs.get(next.fetch_add(1, Ordering::Relaxed))
+                    && !cancel.is_cancelled()
+                {
+                    worker.verify_pack(reader, pack);
+                    progress.advance(pack.bytes);
+                }
+                sum.lock().unwrap_or_else(PoisonError::into_inner).add(worker.found);
+            });
+        }
+    });
+    let mut findings = sum.into_inner().unwrap_or_else(PoisonError::into_inner);
+    verify_redo(reader, manifest, &mut findings, cancel);
+    if cancel.is_cancelled() { Err(Error::cancelled()) } else { Ok(findings) }
+}
+
+/// A problem so deep that nothing else can be looked at.
+fn only(mut findings: Findings, error: ArchiveError) -> Result<Findings, Error> {
+    note(&mut findings, error)?;
+    Ok(findings)
+}
+
+/// Takes damage as a finding; passes on what says nothing of the backup, such as a store that does not answer.
+fn note(findings: &mut Findings, error: ArchiveError) -> Result<(), Error> {
+    match error.object() {
+        Some(object) => {
+            let object = object.to_owned();
+            findings.problem(&object, error.to_string());
+            Ok(())
+        }
+        None => Err(error.into()),
+    }
+}
+
+fn contexts(table: &FileTable, findings: &mut Findings) -> HashMap<SpaceId, TablespaceFlags> {
+    let mut contexts = HashMap::new();
+    for entry in &table.spaces {
+        match TablespaceFlags::decode(entry.flags) {
+            Ok(flags) => {
+                let _ = contexts.insert(entry.space, flags);
+            }
+            Err(error) => findings.problem("file table", format!("space {}: {error}", entry.space)),
+        }
+    }
+    contexts
+}
+
+struct Worker<'a> {
+    spaces: &'a HashMap<SpaceId, TablespaceFlags>,
+    scratch: PageScratch,
+    found: Findings,
+}
+
+impl Worker<'_> {
+    fn verify_pack(&mut self, reader: &ArchiveReader, pack: &PackRef) {
+        let outcome = reader.read_pack(pack, &mut |frame| {
+            self.verify_frame(&pack.name, &frame);
+            Ok(())
+        });
+        self.found.objects += 1;
+        self.found.bytes = self.found.bytes.saturating_add(pack.bytes);
+        if let Err(error) = outcome {
+            let object = error.object().unwrap_or(&pack.name).to_owned();
+            self.found.problem(&object, error.to_string());
+        }
+    }
+
+    fn verify_frame(&mut self, object: &str, frame: &Frame) {
+        let StreamId::Space(space) = frame.stream else { return };
+        let Some(flags) = self.spaces.get(&space).copied() else {
+            self.found.problem(object, format!("holds pages of space {space}, which the file table does not have"));
+            return;
+        };
+        self.found.pages.zero += u64::from(frame.zero_count());
+        let context = PageContext { space, flags, key: None };
+        for (index, bytes) in frame.units() {
+            let page = page_at(frame, index);
+            if is_legacy_doublewrite(space, flags, page) {
+                self.found.pages.checked += 1;
+                continue;
+            }
+            match UnverifiedPage::new(bytes, page).verify(&context, &mut self.scratch) {
+                Ok(Verified::Page(_)) => self.found.pages.checked += 1,
+                Ok(Verified::Zero) => self.found.pages.zero += 1,
+                Ok(Verified::Opaque(_)) => self.found.pages.unverified += 1,
+                Err(fault) => self.found.problem(object, format!("space {space}, page {page}: {fault}")),
+            }
+        }
+    }
+}
+
+/// Follows the chain of log blocks from the checkpoint's to the one that ends at the backup's LSN.
+fn verify_redo(reader: &ArchiveReader, manifest: &Manifest, findings: &mut Findings, cancel: &CancellationToken) {
+    let mut at = manifest.lsn.checkpoint.block_start();
+    let mut end = Lsn::ZERO;
+    for segment in reader.redo_segments() {
+        if cancel.is_cancelled() {
+            return;
+        }
+        let name = format!("redo from LSN {}", segment.start);
+        let blocks = match reader.read_redo(segment) {
+            Ok(blocks) => blocks,
+            Err(error) => {
+                findings.problem(&name, error.to_string());
+                at = segment.end.block_start();
+                end = segment.end;
+                continue;
+            }
+        };
+        findings.redo_segments += 1;
+        findings.bytes = findings.bytes.saturating_add(segment.log_bytes());
+        for raw in blocks.chunks(BLOCK_LEN) {
+            match decode_block(raw, at, None) {
+                Ok(BlockRead::Valid(block)) => end = block.end(),
+                Ok(other) => findings.problem(&name, format!("redo block at LSN {at}: {other:?}")),
+                Err(error) => findings.problem(&name, format!("redo block at LSN {at}: {error}")),
+            }
+            at = at.checked_add(LOG_BLOCK_SIZE).unwrap_or(at);
+        }
+    }
+    if end != manifest.lsn.end {
+        findings.problem("redo", format!("ends at LSN {end}, the backup ends at LSN {}", manifest.lsn.end));
+    }
+}
