@@ -413,6 +413,7 @@ mod tests {
     use super::*;
     use crate::capture::window::SinkError;
     use crate::innodb::checksum::stamp_page;
+    use crate::innodb::space::TablespaceFlags;
 
     fn page(space: u32, number: u32) -> Vec<u8> {
         let mut page = vec![0_u8; 16384];

@@ -76,11 +76,13 @@ impl Guards {
         self.tasks.spawn_blocking(companion)
     }
 
-    /// Says why the work ended: what it returned, unless a guard ended it, in which case that guard's reason.
+    /// Says why the work ended: a guard's reason, where one ended it; else the stop, where it was told to; else what
+    /// it says itself. Work that is stopped fails at whatever it was doing, which is not the reason.
     pub fn judge<T>(&self, outcome: Result<T, Error>) -> Result<T, Error> {
         let cause = self.cause.lock().unwrap_or_else(PoisonError::into_inner).take();
         match (outcome, cause) {
             (_, Some(cause)) => Err(cause),
+            (Err(_), None) if self.work.is_cancelled() => Err(Error::cancelled()),
             (outcome, None) => outcome,
         }
     }

@@ -25,8 +25,10 @@ mod spaces;
 use std::sync::Arc;
 use std::time::Instant;
 
+use tokio_util::sync::CancellationToken;
+
 use crate::capture::{CopyOptions, Throttle, master_keys, plan_copy};
-use crate::mysql::{BackupLock, DdlWatch};
+use crate::mysql::{BackupLock, ConnectOptions, DdlWatch, Session};
 use crate::ops::blocking;
 use crate::ops::context::Context;
 use crate::ops::error::Error;
@@ -87,8 +89,12 @@ async fn copy_instance(
     let consumer = redo::register_consumer(options, ctx).await?;
 
     ctx.progress.step("lock");
+    let unlocked = CancellationToken::new();
+    // Made before the lock, so that it goes after it.
+    let _unlocked = unlocked.clone().drop_guard();
     let lock = BackupLock::acquire(&options.server, options.lock_timeout, stop).await?;
     guards.watch(lock_lost(&lock));
+    guards.accompany(unlock_at_once(options.server.clone(), lock.connection_id(), stop.clone(), unlocked.clone()));
     let ddl = DdlWatch::start(&options.server, options.ddl_wait_budget).await?;
     guards.watch(ddl_budget(&ddl));
 
@@ -120,6 +126,7 @@ async fn copy_instance(
     lock.check_held().await?;
     let ddl_wait = ddl.stop().await;
     let times = lock.release().await?;
+    unlocked.cancel();
     let global_read_lock = cut.global_read_lock;
 
     ctx.progress.step("upload");
@@ -137,6 +144,19 @@ async fn unless_cancelled<T>(ctx: &Context, work: impl Future<Output = Result<T,
     tokio::select! {
         outcome = work => outcome,
         () = ctx.cancel.cancelled() => Err(Error::cancelled()),
+    }
+}
+
+/// Frees the locks within a second of a stop, whatever the work is waiting for at that moment.
+async fn unlock_at_once(server: ConnectOptions, connection: u32, stop: CancellationToken, unlocked: CancellationToken) {
+    tokio::select! {
+        () = unlocked.cancelled() => {}
+        () = stop.cancelled() => {
+            // The work gives the locks up, too, when it notices the stop; whoever comes first.
+            if let Err(error) = Session::kill(&server, connection).await {
+                tracing::debug!(%error, connection, "the locking connection was not there to be killed");
+            }
+        }
     }
 }
 
