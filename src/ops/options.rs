@@ -7,12 +7,14 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::archive::codec::Codec;
-use crate::innodb::ids::{PageNo, PageSize};
-use crate::innodb::lsn::Lsn;
-use crate::mysql::ConnectOptions;
-use crate::store::StoreUrl;
 use crate::util::names;
+
+// What options are made of, for those who may know the verbs but not the engine.
+pub use crate::archive::codec::Codec;
+pub use crate::innodb::ids::{PageNo, PageSize, SpaceId};
+pub use crate::innodb::lsn::Lsn;
+pub use crate::mysql::{ConnectOptions, Endpoint, SslMode, SslOptions};
+pub use crate::store::StoreUrl;
 
 use super::error::{Error, ErrorKind};
 

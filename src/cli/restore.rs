@@ -1,0 +1,208 @@
+//! `stillframe restore`.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args as ClapArgs;
+
+use super::args::{BackupArgs, KeyArgs, choice, external_files, size, threads};
+use super::backup::{binlog_line, redo_line};
+use super::output::{self, Fields, Output, ReportFormat, count};
+use crate::ops::options::{ExternalFiles, Recovery, RestoreOptions, default_parallel};
+use crate::ops::report::{RecoveryState, RestoreReport};
+use crate::ops::{self, Context, Error};
+use crate::util::units::{self, format_bytes, format_duration};
+
+/// The options.
+#[derive(Debug, ClapArgs)]
+pub(super) struct Args {
+    #[command(flatten)]
+    backup: BackupArgs,
+    /// The directory that becomes the database: empty, or not there yet
+    #[arg(long, value_name = "DIR")]
+    datadir: PathBuf,
+    /// Who applies the captured redo: server, MySQL itself at its first start or here with --mysqld; native,
+    /// Stillframe (not there yet)
+    #[arg(long, value_name = "WHO", default_value_t = Recovery::default(), value_parser = choice::<Recovery>(Recovery::NAMES))]
+    recovery: Recovery,
+    /// Run this server once, isolated from network, replication and events, until it has recovered the files
+    #[arg(long, value_name = "PATH")]
+    mysqld: Option<PathBuf>,
+    #[command(flatten)]
+    keys: KeyArgs,
+    /// The keyring data file that the restored server will use
+    #[arg(long, value_name = "FILE")]
+    keyring_file: Option<PathBuf>,
+    /// Tablespaces that were outside of the data directory: keep their paths, put them inside, or move them by
+    /// prefix (absolute paths; a backslash takes a comma or = in a path as it is)
+    #[arg(long, value_name = "keep|inside|OLD=NEW[,OLD=NEW...]", default_value = "keep", value_parser = external_files())]
+    external_files: ExternalFiles,
+    /// Let the new server replicate and run events from its first start on, as the old one did
+    #[arg(long)]
+    keep_replication: bool,
+    /// Clear what an interrupted restore left in the directory; never anything else
+    #[arg(long)]
+    overwrite_incomplete: bool,
+    /// Writing threads [default: one per core, 8 at most]
+    #[arg(long, value_name = "N", value_parser = threads)]
+    parallel: Option<NonZeroUsize>,
+    /// Memory for pages and redo on their way
+    #[arg(long, value_name = "BYTES", default_value = "128M", value_parser = size)]
+    memory: u64,
+    /// How the report is written
+    #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t)]
+    output: ReportFormat,
+}
+
+impl Args {
+    /// The same as the engine wants it.
+    fn options(self) -> Result<RestoreOptions, Error> {
+        Ok(RestoreOptions {
+            store: self.backup.store()?,
+            backup: self.backup.backup,
+            datadir: self.datadir,
+            recovery: self.recovery,
+            mysqld: self.mysqld,
+            encryption_key_files: self.keys.files,
+            keyring_file: self.keyring_file,
+            external_files: self.external_files,
+            keep_replication: self.keep_replication,
+            overwrite_incomplete: self.overwrite_incomplete,
+            parallel: self.parallel.unwrap_or_else(default_parallel),
+            memory: self.memory,
+        })
+    }
+}
+
+/// Brings the backup back.
+pub(super) async fn run(args: Args, context: &Context) -> Result<Output, Error> {
+    let format = args.output;
+    let options = args.options()?;
+    options.check()?;
+    let report = ops::restore::run(context, options).await?;
+    output::render(format, &report, text).map(Output::report)
+}
+
+/// The report for people.
+fn text(report: &RestoreReport) -> String {
+    let mut fields = Fields::default();
+    fields
+        .row("Restored", &report.id)
+        .row("Into", report.datadir.display().to_string())
+        .row("State", state_line(report.recovery))
+        .row("Server", format!("MySQL {} ({})", report.server.version, report.server.uuid))
+        .row("Duration", duration_line(report))
+        .row("Size", size_line(report))
+        .row("Redo", redo_line(report.lsn.checkpoint.get(), report.lsn.end.get()))
+        .row("Binary log", binlog_line(report.binlog.as_ref().map(|at| (at.file.as_str(), at.position))))
+        .row("GTID set", output::gtid_set(&report.gtid_executed))
+        .rows("Isolated", &report.isolation)
+        .rows("Warning", &report.warnings);
+    fields.to_string()
+}
+
+fn state_line(state: RecoveryState) -> &'static str {
+    match state {
+        RecoveryState::Recovered => "recovered and shut down cleanly: ready to start",
+        RecoveryState::AtFirstStart => "the first server that starts on it recovers it from the captured redo",
+    }
+}
+
+fn duration_line(report: &RestoreReport) -> String {
+    let duration = Duration::from_secs(report.duration_seconds);
+    match units::rate(report.bytes.written, duration) {
+        0 => format_duration(duration),
+        rate => format!("{}, {}/s written", format_duration(duration), format_bytes(rate)),
+    }
+}
+
+fn size_line(report: &RestoreReport) -> String {
+    let bytes = report.bytes;
+    let files = count(report.files, "file", "files");
+    format!("{} fetched, {} written to {files}", format_bytes(bytes.fetched), format_bytes(bytes.written))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::Verb;
+    use crate::cli::tests::{parse, usage_error};
+    use crate::ops::report::{RestoreBytes, samples};
+
+    fn options(line: &str) -> RestoreOptions {
+        match parse(&format!("restore {line}")) {
+            Verb::Restore(args) => args.options().unwrap(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn defaults_are_the_engines() {
+        let options = options("--store file:///b nightly --datadir /d");
+        let wanted = RestoreOptions::new("file:///b".parse().unwrap(), "nightly", "/d");
+        assert_eq!(format!("{options:?}"), format!("{wanted:?}"));
+    }
+
+    #[test]
+    fn every_option_goes_to_its_field() {
+        let options = options(
+            "--store file:///b nightly --datadir /d --recovery native --mysqld /m --encryption-key-file k1 \
+             --encryption-key-file k2 --keyring-file kr --external-files /a=/b,/c=/d --keep-replication \
+             --overwrite-incomplete --parallel 5 --memory 1G -o json",
+        );
+        assert_eq!(options.recovery, Recovery::Native);
+        assert_eq!(options.mysqld, Some("/m".into()));
+        assert_eq!(options.encryption_key_files, [PathBuf::from("k1"), PathBuf::from("k2")]);
+        assert_eq!(options.keyring_file, Some("kr".into()));
+        let pairs = vec![("/a".into(), "/b".into()), ("/c".into(), "/d".into())];
+        assert_eq!(options.external_files, ExternalFiles::Map(pairs));
+        assert!(options.keep_replication && options.overwrite_incomplete);
+        assert_eq!((options.parallel.get(), options.memory), (5, 1 << 30));
+    }
+
+    #[test]
+    fn contradictions_are_usage_errors() {
+        for bad in [
+            "--store file:///b nightly",
+            "--store file:///b --datadir /d",
+            "--store file:///b nightly --datadir /d --external-files elsewhere",
+            "--store file:///b nightly --datadir /d --recovery xtrabackup",
+            "--store file:///b nightly --datadir /d --memory 0",
+        ] {
+            usage_error(&format!("restore {bad}"));
+        }
+    }
+
+    #[test]
+    fn the_report_says_what_comes_next() {
+        let backup = samples::backup();
+        let mut report = RestoreReport {
+            name: backup.name,
+            id: backup.id,
+            datadir: "/var/lib/mysql-new".into(),
+            recovery: RecoveryState::AtFirstStart,
+            lsn: backup.lsn,
+            binlog: backup.binlog,
+            gtid_executed: "a:1-3,\nb:1".into(),
+            server: backup.server,
+            bytes: RestoreBytes { fetched: 1 << 30, written: 3 << 30 },
+            files: 1,
+            duration_seconds: 10,
+            isolation: vec!["replication does not start by itself: RESET PERSIST skip_replica_start".into()],
+            warnings: vec![],
+        };
+        let text = super::text(&report);
+        for wanted in [
+            "Into        /var/lib/mysql-new\n",
+            "the first server that starts on it recovers it",
+            "1.0 GiB fetched, 3.0 GiB written to 1 file\n",
+            "GTID set    a:1-3,\n            b:1\n",
+            "Isolated    replication does not start",
+        ] {
+            assert!(text.contains(wanted), "{wanted} is not in\n{text}");
+        }
+        report.recovery = RecoveryState::Recovered;
+        assert!(super::text(&report).contains("ready to start"));
+    }
+}
