@@ -12,6 +12,8 @@ pub mod context;
 mod convert;
 pub mod delete;
 pub mod error;
+pub mod grants;
+pub mod inspect;
 pub mod list;
 pub mod options;
 pub mod progress;
