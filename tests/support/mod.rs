@@ -21,5 +21,6 @@
 
 pub mod cli;
 pub mod replica;
+pub mod round;
 pub mod server;
 pub mod workload;

@@ -87,6 +87,14 @@ impl Builder {
         self
     }
 
+    /// All directories where a server has them by default, and the default system tablespace.
+    pub fn default_places(mut self) -> Self {
+        self.separate_dirs = false;
+        self.data_file_path = None;
+        self.external_dir = false;
+        self
+    }
+
     /// Whether `innodb_directories` names [`Server::external_dir`]; yes unless told.
     pub fn external_dir(mut self, on: bool) -> Self {
         self.external_dir = on;

@@ -22,6 +22,7 @@ use tempfile::TempDir;
 
 pub use builder::Builder;
 pub use install::install;
+pub use query::split_statements;
 
 mod builder;
 mod install;

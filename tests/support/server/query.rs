@@ -76,6 +76,6 @@ impl Server {
 }
 
 /// Statements at line ends: a semicolon inside of a line does not end one.
-fn split_statements(text: &str) -> impl Iterator<Item = &str> {
+pub fn split_statements(text: &str) -> impl Iterator<Item = &str> {
     text.split(";\n").map(|part| part.trim().trim_end_matches(';')).filter(|part| !part.is_empty())
 }

@@ -1,0 +1,61 @@
+//! What most tests of a round trip need: the documented minimal user, and proofs that a run left nothing behind.
+
+use stillframe::mysql::grants_sql;
+
+use super::cli::Cli;
+use super::server::{Builder, Server, scratch};
+
+/// The account that `stillframe grants` prints, and its password.
+pub const USER: &str = "stillframe";
+const PASSWORD: &str = "a pass'word";
+
+/// Makes the account that the documentation asks for, and no more than that.
+pub async fn minimal_user(server: &Server) {
+    for statement in super::server::split_statements(&grants_sql(USER, "localhost")) {
+        server.sql(statement).await;
+    }
+    server.sql(&format!("ALTER USER {USER}@localhost IDENTIFIED BY '{}'", PASSWORD.replace('\'', "''"))).await;
+}
+
+/// `stillframe backup` as the minimal user.
+pub fn backup(server: &Server, store: &str) -> Cli {
+    let file = server.root().join("backup-password");
+    std::fs::write(&file, format!("{PASSWORD}\n")).unwrap();
+    Cli::new("backup")
+        .args(["--store", store, "--user", USER, "--socket"])
+        .arg(server.socket())
+        .arg("--password-file")
+        .arg(file)
+        .arg("--spool-dir")
+        .arg(server.root().join("spool"))
+}
+
+/// A server with the source's formats and features, but with default places: what a user would start on a restored
+/// directory.
+pub fn stock(source: &Server) -> Builder {
+    source.sibling().default_places()
+}
+
+/// Panics when a backup's lock, its consumer, its sessions or its spool are still there.
+pub async fn assert_nothing_left(server: &Server) {
+    let locks: Vec<(String,)> = server
+        .rows("SELECT OBJECT_TYPE FROM performance_schema.metadata_locks WHERE OBJECT_TYPE IN ('BACKUP LOCK', 'GLOBAL') AND LOCK_DURATION = 'EXPLICIT'")
+        .await;
+    assert!(locks.is_empty(), "locks were left: {locks:?}");
+    let sessions: Vec<(u64,)> = server
+        .rows(&format!("SELECT PROCESSLIST_ID FROM performance_schema.threads WHERE PROCESSLIST_USER = '{USER}'"))
+        .await;
+    assert!(sessions.is_empty(), "sessions were left: {sessions:?}");
+    // Only one consumer can be registered: that this works proves that none is.
+    let (taken,): (i64,) = server.row("SELECT innodb_redo_log_consumer_register()").await;
+    assert_eq!(taken, 0, "a redo consumer was left");
+    let left: Vec<_> = std::fs::read_dir(server.root().join("spool")).map(|dir| dir.flatten().collect()).unwrap_or_default();
+    assert!(left.is_empty(), "spool files were left: {left:?}");
+}
+
+/// A new repository in a folder: keep the folder as long as the store is used.
+pub fn folder_store() -> (tempfile::TempDir, String) {
+    let folder = scratch();
+    let url = format!("file://{}", folder.path().join("repository").display());
+    (folder, url)
+}
