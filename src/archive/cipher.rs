@@ -11,8 +11,8 @@ use std::fmt;
 use aws_lc_rs::aead::{Aad, LessSafeKey, Nonce};
 
 use super::ArchiveError;
-use super::bytes::Output;
 use super::container::Place;
+use super::wire::Output;
 
 /// Bytes that a seal adds.
 pub const TAG_BYTES: usize = 16;

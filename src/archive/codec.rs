@@ -10,7 +10,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::ArchiveError;
-use super::bytes::Malformed;
+use super::wire::Malformed;
 
 /// The most raw bytes that a block may hold.
 pub const MAX_RAW_BYTES: usize = 4 << 20;
@@ -141,7 +141,7 @@ impl Compressor {
         Ok(Self { kind, scratch: Vec::new() })
     }
 
-    /// Compresses `body`; gives it back as it is where that is smaller.
+    /// Compresses `body`; gives it back as it is where that saves nearly nothing.
     pub fn compress<'a>(&'a mut self, body: &'a [u8]) -> Result<(BodyCodec, &'a [u8]), ArchiveError> {
         let (codec, len) = match &mut self.kind {
             Kind::None => return Ok((BodyCodec::Raw, body)),
@@ -165,7 +165,8 @@ impl Compressor {
             }
         };
         match self.scratch.get(..len) {
-            Some(small) if len < body.len() => Ok((codec, small)),
+            // A few saved bytes are not worth a decompression at every restore.
+            Some(small) if len < body.len() - body.len() / 32 => Ok((codec, small)),
             _ => Ok((BodyCodec::Raw, body)),
         }
     }

@@ -8,11 +8,11 @@
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 use super::FORMAT;
-use super::bytes::{Input, Malformed, Output, to_len, to_u32};
 use super::codec::{BodyCodec, MAX_RAW_BYTES};
 use super::digest::Digest;
 use super::id::{AttemptId, BackupId};
 use super::keys::Salt;
+use super::wire::{Input, Malformed, Output, to_len, to_u32};
 
 /// Bytes of the header.
 pub const HEADER_BYTES: usize = 80;

@@ -2,8 +2,8 @@
 
 use std::io;
 
-use super::bytes::Malformed;
 use super::object::ObjectError;
+use super::wire::Malformed;
 use crate::innodb::lsn::Lsn;
 
 /// Why an archive could not be written or read.

@@ -10,8 +10,8 @@
 use std::collections::BTreeSet;
 
 use super::ArchiveError;
-use super::bytes::{Input, Malformed, Output, to_u32};
 use super::table::{directory_key, sized_record, with_length};
+use super::wire::{Input, Malformed, Output, to_u32};
 use crate::innodb::ids::{PageNo, SpaceId};
 
 /// The longest path, as on Linux.

@@ -11,8 +11,8 @@
 
 use bytes::Bytes;
 
-use super::bytes::{Input, Malformed, Output, to_len, to_u32, to_u64};
 use super::codec::MAX_RAW_BYTES;
+use super::wire::{Input, Malformed, Output, to_len, to_u32, to_u64};
 use super::{ArchiveError, StreamId};
 use crate::innodb::ids::SpaceId;
 

@@ -53,7 +53,7 @@ pub fn fuzz_file_table(bytes: &[u8]) {
     };
     let mut records = Vec::new();
     for (_, record) in table.encode() {
-        let mut input = super::bytes::Input::new(&record, "record");
+        let mut input = super::wire::Input::new(&record, "record");
         records.extend(FileRecord::decode(&mut input));
     }
     let mut sorted = table.clone();
@@ -66,7 +66,7 @@ pub fn fuzz_file_table(bytes: &[u8]) {
 pub fn fuzz_index(bytes: &[u8]) {
     for record in page(bytes, IndexRecord::decode).into_iter().flatten() {
         let encoded = record.encode();
-        let again = IndexRecord::decode(&mut super::bytes::Input::new(&encoded, "record"));
+        let again = IndexRecord::decode(&mut super::wire::Input::new(&encoded, "record"));
         assert_eq!(again, Ok(record));
     }
 }
@@ -75,7 +75,7 @@ pub fn fuzz_index(bytes: &[u8]) {
 pub fn fuzz_objects(bytes: &[u8]) {
     for record in page(bytes, PackRef::decode).into_iter().flatten() {
         let encoded = record.encode();
-        assert_eq!(PackRef::decode(&mut super::bytes::Input::new(&encoded, "record")), Ok(record));
+        assert_eq!(PackRef::decode(&mut super::wire::Input::new(&encoded, "record")), Ok(record));
     }
 }
 
@@ -83,7 +83,7 @@ pub fn fuzz_objects(bytes: &[u8]) {
 pub fn fuzz_redo_table(bytes: &[u8]) {
     for record in page(bytes, RedoRef::decode).into_iter().flatten() {
         let encoded = record.encode();
-        assert_eq!(RedoRef::decode(&mut super::bytes::Input::new(&encoded, "record")), Ok(record));
+        assert_eq!(RedoRef::decode(&mut super::wire::Input::new(&encoded, "record")), Ok(record));
     }
 }
 
@@ -102,7 +102,7 @@ fn walk(frame: &Frame) {
     let by_runs: usize = frame.runs().map(|run| run.bytes.len()).sum();
     assert_eq!((by_units, by_runs), (frame.body().len(), frame.body().len()));
     let zeros: u64 = frame.zero_runs().map(|run| u64::from(run.bytes)).sum();
-    assert!(zeros + super::bytes::to_u64(by_runs) <= frame.span_bytes().into());
+    assert!(zeros + super::wire::to_u64(by_runs) <= frame.span_bytes().into());
 }
 
 /// Footer, heads and directory, as they stand in an object.
@@ -110,11 +110,11 @@ pub fn fuzz_container(bytes: &[u8]) {
     let (Ok(backup), Ok(attempt)) = ("a-20260314T150926Z-1a2b3c4d".parse(), "0123456789abcdef".parse()) else { return };
     let place = Place { backup: &backup, attempt: &attempt, name: "pack-000001", kind: Kind::Pack };
     let tail = bytes.get(bytes.len().saturating_sub(container::FOOTER_BYTES)..).unwrap_or_default();
-    drop(container::Footer::decode(tail, &place, false, super::bytes::to_u64(bytes.len())));
+    drop(container::Footer::decode(tail, &place, false, super::wire::to_u64(bytes.len())));
     drop(container::Head::decode(bytes.get(..16).unwrap_or_default()));
     let count = bytes.first_chunk::<4>().map_or(0, |bytes| u32::from_be_bytes(*bytes));
     if let Some((meta, body)) = bytes.split_at_checked(4) {
-        drop(container::decode_directory(meta, body, count, super::bytes::to_u64(bytes.len())));
+        drop(container::decode_directory(meta, body, count, super::wire::to_u64(bytes.len())));
     }
 }
 
@@ -122,7 +122,7 @@ pub fn fuzz_container(bytes: &[u8]) {
 pub fn fuzz_body(bytes: &[u8]) {
     let Some((&[codec, a, b, c], body)) = bytes.split_first_chunk::<4>() else { return };
     let (Ok(codec), Ok(mut decompressor)) = (BodyCodec::from_number(codec), Decompressor::new()) else { return };
-    let raw_len = super::bytes::to_len(u32::from_be_bytes([0, a, b, c]));
+    let raw_len = super::wire::to_len(u32::from_be_bytes([0, a, b, c]));
     if let Ok(raw) = decompressor.decompress(codec, body, raw_len) {
         assert_eq!(raw.len(), raw_len);
     }
@@ -131,7 +131,7 @@ pub fn fuzz_body(bytes: &[u8]) {
 /// First four bytes the count, the rest the page.
 fn page<T>(
     bytes: &[u8],
-    record: fn(&mut super::bytes::Input<'_>) -> Result<T, super::bytes::Malformed>,
+    record: fn(&mut super::wire::Input<'_>) -> Result<T, super::wire::Malformed>,
 ) -> Option<Vec<T>> {
     let (count, body) = bytes.split_at_checked(4)?;
     decode_records(count, body, record).ok()

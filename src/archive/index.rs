@@ -7,10 +7,10 @@
 //! ```
 //! Runs keep the writer's memory bounded without a place to sort on. (docs/format/index.md.)
 
-use super::bytes::{Input, Malformed, Output};
 use super::digest::Digest;
 use super::frame::{FrameKey, KEY_BYTES};
 use super::table::directory_key;
+use super::wire::{Input, Malformed, Output};
 
 /// Records of one index object at most.
 pub const RUN_RECORDS: usize = 262_144;

@@ -60,6 +60,23 @@ impl Index {
         Ok(None)
     }
 
+    /// Checks the header of each index object; gives what is wrong to `failed`, by object.
+    pub fn check_headers(
+        &self,
+        source: &dyn ObjectSource,
+        owner: &Owner,
+        failed: &mut dyn FnMut(&str, ArchiveError) -> Result<(), ArchiveError>,
+    ) -> Result<(), ArchiveError> {
+        let mut decompressor = Decompressor::new()?;
+        for (number, (table, _)) in self.tables.iter().enumerate() {
+            let opened = self.open(number, source, owner, &mut decompressor);
+            if let Err(error) = opened.and_then(|table| table.map_or(Ok(()), |table| table.check_header(source))) {
+                failed(&table.name, error)?;
+            }
+        }
+        Ok(())
+    }
+
     /// A walk over all records whose key is not below `from`, or all.
     pub fn walk<'a>(
         &'a self,

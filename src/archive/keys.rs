@@ -16,10 +16,10 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-use super::bytes::Output;
 use super::cipher::ObjectSeal;
 use super::container::Place;
 use super::id::BackupId;
+use super::wire::Output;
 use super::{ArchiveError, FORMAT};
 
 const KEY_BYTES: usize = 32;

@@ -249,7 +249,7 @@ pub struct RedoRange {
 impl RedoRange {
     pub(super) fn of(segments: &[RedoRef]) -> Option<Self> {
         let (first, last) = (segments.first()?, segments.last()?);
-        Some(Self { start: first.start, end: last.end, segments: super::bytes::to_u64(segments.len()) })
+        Some(Self { start: first.start, end: last.end, segments: super::wire::to_u64(segments.len()) })
     }
 }
 

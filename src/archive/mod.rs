@@ -11,7 +11,6 @@
 //! The layout is written down in `docs/format/`. Knows nothing of stores, servers or threads: it is handed a sink or
 //! a source of objects and called from plain threads.
 
-mod bytes;
 mod cipher;
 pub mod codec;
 mod container;
@@ -37,6 +36,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod verify;
+mod wire;
 pub mod writer;
 
 use crate::innodb::ids::SpaceId;

@@ -8,7 +8,6 @@
 use bytes::Bytes;
 
 use super::ArchiveError;
-use super::bytes::{to_len, to_u64};
 use super::cipher::ObjectSeal;
 use super::codec::Decompressor;
 use super::container::{
@@ -18,6 +17,7 @@ use super::container::{
 use super::digest::Digest;
 use super::keys::{ArchiveKeys, Salt};
 use super::object::ObjectSource;
+use super::wire::{to_len, to_u64};
 
 /// Read from the end at once; holds the directory of nearly every object.
 const TAIL_BYTES: u64 = 64 << 10;
@@ -70,8 +70,8 @@ impl Opener {
         digest: Digest,
         bytes: &Bytes,
         decompressor: &mut Decompressor,
-    ) -> Result<Block, super::bytes::Malformed> {
-        use super::bytes::Malformed;
+    ) -> Result<Block, super::wire::Malformed> {
+        use super::wire::Malformed;
         let Some((head_bytes, payload)) = bytes.split_at_checked(HEAD_BYTES) else {
             return Err(Malformed::damaged("it is cut short"));
         };
@@ -218,6 +218,13 @@ impl OpenObject {
             return Err(ArchiveError::damaged(&self.opener.name, "the store gave fewer bytes than were asked for"));
         }
         self.opener.open(number, false, entry.digest, &bytes.slice(start..end), decompressor)
+    }
+
+    /// Fetches and checks the header, for readers that only came from the end.
+    pub fn check_header(&self, source: &dyn ObjectSource) -> Result<(), ArchiveError> {
+        let name = &self.opener.name;
+        let header = read(source, name, 0, to_u64(HEADER_BYTES))?;
+        self.opener.identity.check_header(&header).map_err(ArchiveError::malformed(name, ""))
     }
 
     /// Fetches and opens one block.

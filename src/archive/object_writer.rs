@@ -9,7 +9,6 @@
 use bytes::Bytes;
 
 use super::ArchiveError;
-use super::bytes::{Output, to_u32, to_u64};
 use super::cipher::{ObjectSeal, TAG_BYTES};
 use super::codec::{BodyCodec, MAX_RAW_BYTES};
 use super::container::{
@@ -19,6 +18,7 @@ use super::container::{
 use super::digest::Digest;
 use super::keys::{ArchiveKeys, Salt, random_salt};
 use super::object::{ObjectSink, ObjectWriter};
+use super::wire::{Output, to_u32, to_u64};
 
 /// Blocks are put together up to so many bytes.
 const GATHER_BYTES: usize = 256 << 10;

@@ -1,12 +1,12 @@
 //! The list of packs and redo packs: what each object is and must be.
 
-use super::bytes::{Input, Malformed, Output};
 use super::container::Kind;
 use super::digest::Digest;
 use super::keys::Salt;
 use super::object_reader::Expected;
 use super::object_writer::Finished;
 use super::table::directory_key;
+use super::wire::{Input, Malformed, Output};
 
 /// A pack in the store.
 #[derive(Debug, Clone, PartialEq, Eq)]

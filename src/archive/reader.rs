@@ -12,7 +12,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::bytes::{to_len, to_u64};
 use super::codec::Decompressor;
 use super::container::Kind;
 use super::filetable::{FileRecord, FileTable};
@@ -26,6 +25,7 @@ use super::object_reader::{Block, BlockRange, OpenObject, Opener, read};
 use super::packs::{PackRef, check_packs, object_name};
 use super::redo::{RedoRef, SegmentAssembler, check_chain};
 use super::table::{Owner, TableReader, TableRef};
+use super::wire::{to_len, to_u64};
 use super::{ArchiveError, StreamId};
 
 /// An archive that can be read. Shared by threads.
@@ -57,6 +57,11 @@ impl FrameRef {
     /// Bytes that it takes in the store.
     pub fn stored_bytes(&self) -> u32 {
         self.record.length
+    }
+
+    #[cfg(test)]
+    pub(super) fn record(&self) -> IndexRecord {
+        self.record
     }
 }
 

@@ -10,8 +10,8 @@
 use std::io::Read;
 
 use super::ArchiveError;
-use super::bytes::{Input, Malformed, Output, to_len, to_u32, to_u64};
 use super::table::{directory_key, sized_record};
+use super::wire::{Input, Malformed, Output, to_len, to_u32, to_u64};
 use crate::innodb::ids::SpaceId;
 use crate::innodb::lsn::{LOG_BLOCK_SIZE, Lsn};
 

@@ -8,7 +8,6 @@
 use serde::{Deserialize, Serialize};
 
 use super::ArchiveError;
-use super::bytes::{Input, Malformed, to_u32};
 use super::codec::{Codec, Compressor, Decompressor};
 use super::container::{Kind, Place};
 use super::digest::Digest;
@@ -17,6 +16,7 @@ use super::keys::ArchiveKeys;
 use super::object::{ObjectSink, ObjectSource};
 use super::object_reader::{Block, Expected, OpenObject};
 use super::object_writer::{Body, ObjectBuilder};
+use super::wire::{Input, Malformed, to_u32};
 
 /// A page is closed once it has so many bytes.
 const PAGE_BYTES: usize = 64 << 10;
@@ -140,6 +140,11 @@ impl TableReader {
         &self.name
     }
 
+    /// Checks the header, which reading of single pages does not look at.
+    pub fn check_header(&self, source: &dyn ObjectSource) -> Result<(), ArchiveError> {
+        self.object.check_header(source)
+    }
+
     /// Number of pages.
     pub fn pages(&self) -> u32 {
         to_u32(self.object.entries().len())
@@ -224,7 +229,7 @@ pub fn sized_record<T>(
 
 /// Puts the length (u32) before a record.
 pub fn with_length(record: &[u8]) -> Vec<u8> {
-    use super::bytes::Output;
+    use super::wire::Output;
     let mut bytes = Vec::with_capacity(4 + record.len());
     bytes.put_sized(record);
     bytes

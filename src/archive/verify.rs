@@ -10,7 +10,6 @@
 
 use std::collections::HashMap;
 
-use super::bytes::{Input, to_len};
 use super::codec::Decompressor;
 use super::container::{Entry, Kind};
 use super::digest::Digest;
@@ -21,6 +20,7 @@ use super::manifest::BackupType;
 use super::packs::{PackRef, object_name};
 use super::reader::ArchiveReader;
 use super::redo::part_key;
+use super::wire::{Input, to_len};
 use super::{ArchiveError, StreamId};
 
 /// Problems that are kept; all are counted.
@@ -92,6 +92,8 @@ impl ArchiveReader {
             Ok(table) => Some(table),
             Err(error) => check.failed(self.files_name(), error).map(|()| None)?,
         };
+        let mut failed = |object: &str, error| check.failed(object, error);
+        self.index.check_headers(&*self.source, &self.owner, &mut failed)?;
         let told = match self.walk_index(&mut check, table.as_ref()) {
             Ok(told) => Some(told),
             Err(error) => check.failed("index", error).map(|()| None)?,
@@ -132,7 +134,13 @@ impl ArchiveReader {
                 Ok(object) => {
                     check.packs += 1;
                     match (pack.kind, told) {
-                        (Kind::RedoPack, _) => self.verify_redo(check, pack, object.entries()),
+                        (Kind::RedoPack, _) => {
+                            // Redo is read by its blocks, so nobody else looks at the header.
+                            if let Err(error) = object.check_header(&*self.source) {
+                                check.failed(&pack.name, error)?;
+                            }
+                            self.verify_redo(check, pack, object.entries());
+                        }
                         (_, Some(told)) => verify_frames(check, pack, object.entries(), told.get(&pack.number)),
                         _ => {}
                     }

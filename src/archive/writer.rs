@@ -14,7 +14,6 @@ use std::io::Read;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::bytes::to_u64;
 use super::codec::{BodyCodec, Codec, Compressor};
 use super::container::Kind;
 use super::filetable::FileTable;
@@ -28,6 +27,7 @@ use super::object_writer::{Body, ObjectBuilder};
 use super::packs::{PackRef, object_name};
 use super::redo::{MAX_SPACES_TOTAL, RedoRef, check_read_out, encode_part, part_key, read_part, segment_bytes};
 use super::table::{Owner, TableRef, TableWriter};
+use super::wire::to_u64;
 use super::{ArchiveError, StreamId};
 use crate::innodb::ids::SpaceId;
 use crate::innodb::lsn::Lsn;

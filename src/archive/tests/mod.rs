@@ -1,1 +1,7 @@
-//! Whole archives: round trips, tampering, golden bytes.
+//! Whole archives: round trips, what must not become complete, tampering, golden bytes.
+
+mod golden;
+mod round_trip;
+pub(super) mod sample;
+mod tamper;
+mod writing;
