@@ -224,7 +224,8 @@ mod tests {
         let url: StoreUrl = "s3://bucket/p".parse().unwrap();
         let key = Path::from("k");
         let subject = Subject { url: &url, act: "read", key: &key };
-        let failed = persist(subject, &patience(Duration::ZERO), std::future::pending::<object_store::Result<()>>);
+        let patience = patience(Duration::ZERO);
+        let failed = persist(subject, &patience, std::future::pending::<object_store::Result<()>>);
         assert!(failed.await.unwrap_err().cause().to_string().contains("no answer"));
     }
 }

@@ -1,0 +1,24 @@
+//! The store against real backends: a directory, and a real S3 server, with and without a proxy that makes requests
+//! fail.
+
+#![allow(missing_docs, clippy::unused_async)]
+
+mod support {
+    #[path = "../support/proxy.rs"]
+    pub mod proxy;
+    #[path = "../support/s3.rs"]
+    pub mod s3;
+}
+
+#[path = "store/conformance.rs"]
+mod conformance;
+#[path = "store/faults.rs"]
+mod faults;
+#[path = "store/fencing.rs"]
+mod fencing;
+#[path = "store/help.rs"]
+mod help;
+#[path = "store/preflight.rs"]
+mod preflight;
+#[path = "store/removal.rs"]
+mod removal;

@@ -1,0 +1,162 @@
+//! What every backend must do, run over each.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use stillframe::archive::id::{AttemptId, BackupId};
+use stillframe::archive::object::ObjectError;
+use stillframe::store::{BackupState, Capabilities, Removal, Repository, StoreError, StoreSettings};
+use tokio_util::sync::CancellationToken;
+
+use crate::help::{backup, begin, blocking, directory, id_at, manifest, open, pattern, quick, read, write};
+use crate::support::s3::S3Server;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_conforms() {
+    let (repository, folder) = directory().await;
+    conforms(&repository).await;
+    let left = crate::help::files_below(&folder.path().join("store"));
+    assert!(left.iter().all(|path| !path.contains('#')), "half-written files stay: {left:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_s3_server_conforms() {
+    let server = S3Server::start();
+    let repository = open(&server.url("some/prefix"), quick(StoreSettings::new(server.environment()))).await;
+    conforms(&repository).await;
+    // At the bucket's root, too; but there it meets the prefix of another.
+    let root = open("s3://backups", quick(StoreSettings::new(server.environment()))).await;
+    assert!(matches!(root.probe().await, Err(StoreError::Foreign { .. })));
+}
+
+/// The suite. Also run by hand against emulators of the other clouds.
+pub async fn conforms(repository: &Repository) {
+    probes_twice(repository).await;
+    objects_come_back(repository).await;
+    commits_once(repository).await;
+    lists_and_resolves(repository).await;
+    deletes(repository).await;
+    gives_up_cleanly(repository).await;
+}
+
+async fn probes_twice(repository: &Repository) {
+    let all = Capabilities { list: true, delete: true };
+    assert_eq!(repository.probe().await.unwrap(), all);
+    assert_eq!(repository.probe().await.unwrap(), all);
+    assert_eq!(repository.list().await.unwrap(), []);
+}
+
+async fn objects_come_back(repository: &Repository) {
+    let id = id_at("objects", 0);
+    let run = begin(repository, &id).await;
+    // Nothing, a crumb, exactly a part, a part and a byte, several parts.
+    let sizes = [0, 1, 5 << 20, (5 << 20) + 1, (17 << 20) + 12_345];
+    let mut stored = Vec::new();
+    for size in sizes {
+        let name = format!("object-{size}");
+        write(run.sink(), &name, pattern(size)).await.unwrap();
+        stored.push((name, u64::try_from(size).unwrap()));
+    }
+    run.prove(&stored).await.unwrap();
+    let source = repository.objects(&id, run.attempt(), &CancellationToken::new());
+    for size in sizes {
+        assert!(read(source.clone(), &format!("object-{size}")).await.unwrap() == pattern(size), "{size}");
+    }
+    let reader = source.clone();
+    blocking(move || {
+        assert_eq!(reader.read("object-1", 0, 0).unwrap(), Bytes::new());
+        // Past the end, over the end, and from far away: each an error that names the object.
+        for (offset, length) in [(0, 2), (1, 1), (5, 1), (u64::MAX, 2)] {
+            let error = reader.read("object-1", offset, length).unwrap_err();
+            assert!(matches!(&error, ObjectError::Failed { name, .. } if name == "object-1"), "{error:?}");
+        }
+        assert!(matches!(reader.read("nothing", 0, 1), Err(ObjectError::NotFound { .. })));
+        assert!(matches!(reader.size("nothing"), Err(ObjectError::NotFound { .. })));
+    })
+    .await;
+    assert!(matches!(run.prove(&[("nothing".to_owned(), 1)]).await, Err(StoreError::Missing { .. })));
+    assert!(matches!(run.prove(&[("object-1".to_owned(), 2)]).await, Err(StoreError::Damaged { .. })));
+    run.abandon().await;
+    assert_eq!(repository.state(&id).await.unwrap(), None, "an abandoned run leaves nothing");
+}
+
+async fn commits_once(repository: &Repository) {
+    let id = id_at("commits", 0);
+    let run = begin(repository, &id).await;
+    assert_eq!(repository.state(&id).await.unwrap(), Some(BackupState::Running));
+    assert!(matches!(repository.read_manifest(&id).await, Err(StoreError::Incomplete { .. })));
+    run.put_key("00ff00ff00ff00ff", b"{}".to_vec()).await.unwrap();
+    run.put_key("00ff00ff00ff00ff", b"{}".to_vec()).await.unwrap();
+    let bytes = manifest(&id, run.attempt(), None);
+    run.commit(&bytes).await.unwrap();
+    // The same commit again is the same success.
+    run.commit(&bytes).await.unwrap();
+    let other = AttemptId::generate();
+    assert_eq!(repository.read_manifest(&id).await.unwrap(), bytes);
+    assert_eq!(repository.read_keys(&id, &["00ff00ff00ff00ff".to_owned()]).await.unwrap(), [b"{}"]);
+    assert!(matches!(repository.read_keys(&id, &["11".to_owned()]).await, Err(StoreError::Missing { .. })));
+    run.finish().await;
+    let again = repository.begin(&id, &other).await.map(|_| ());
+    assert!(matches!(again, Err(StoreError::Committed { .. })), "{again:?}");
+}
+
+async fn lists_and_resolves(repository: &Repository) {
+    let ids: Vec<BackupId> = (1..=3).map(|second| id_at("listed", second)).collect();
+    // Not in order.
+    for id in ids.iter().rev() {
+        backup(repository, id, None).await;
+    }
+    let unfinished = id_at("listed", 4);
+    let run = begin(repository, &unfinished).await;
+    let listed = repository.list().await.unwrap();
+    let of_name: Vec<_> = listed.iter().filter(|found| found.id.name() == "listed").collect();
+    assert_eq!(of_name.iter().map(|found| &found.id).collect::<Vec<_>>(), [&ids[0], &ids[1], &ids[2], &unfinished]);
+    assert!(of_name[..3].iter().all(|found| matches!(&found.state, BackupState::Complete { manifest } if !manifest.is_empty())));
+    assert_eq!(of_name[3].state, BackupState::Running);
+
+    assert_eq!(repository.resolve("listed").await.unwrap(), ids[2], "the newest that is complete");
+    assert_eq!(repository.resolve(ids[0].as_str()).await.unwrap(), ids[0]);
+    assert!(matches!(repository.resolve(unfinished.as_str()).await, Err(StoreError::Incomplete { .. })));
+    assert!(matches!(repository.resolve("no-such-name").await, Err(StoreError::NotFound { .. })));
+    assert!(matches!(repository.resolve(id_at("x", 0).as_str()).await, Err(StoreError::NotFound { .. })));
+    let lonely = id_at("lonely", 0);
+    let other = begin(repository, &lonely).await;
+    assert!(matches!(repository.resolve("lonely").await, Err(StoreError::Incomplete { .. })));
+    run.abandon().await;
+    other.abandon().await;
+}
+
+async fn deletes(repository: &Repository) {
+    let id = id_at("deleted", 0);
+    let attempt = backup(repository, &id, None).await;
+    assert!(matches!(repository.remove_stale(&id).await, Err(StoreError::Complete { .. })));
+    assert_eq!(repository.delete(&id).await.unwrap(), Removal::Removed);
+    assert_eq!(repository.state(&id).await.unwrap(), Some(BackupState::Deleted { remains: false }));
+    assert!(matches!(repository.read_manifest(&id).await, Err(StoreError::Deleted { .. })));
+    assert!(matches!(repository.resolve("deleted").await, Err(StoreError::NotFound { .. })));
+    let source = repository.objects(&id, &attempt, &CancellationToken::new());
+    assert!(matches!(read(source, "pack-000001").await, Err(ObjectError::NotFound { .. })));
+    assert_eq!(repository.delete(&id).await.unwrap(), Removal::Removed, "again is as good");
+    let missing = id_at("missing", 0);
+    assert!(matches!(repository.delete(&missing).await, Err(StoreError::NotFound { .. })));
+    assert!(matches!(repository.remove_stale(&missing).await, Err(StoreError::NotFound { .. })));
+}
+
+async fn gives_up_cleanly(repository: &Repository) {
+    let id = id_at("given-up", 0);
+    let run = begin(repository, &id).await;
+    let sink = run.sink();
+    // A writer dropped in the middle of its upload.
+    blocking(move || {
+        let mut writer = sink.create("dropped").unwrap();
+        writer.write(Bytes::from(pattern(12 << 20))).unwrap();
+    })
+    .await;
+    // A run that dies: nobody says anything, and the lease expires.
+    drop(run);
+    assert!(matches!(repository.remove_stale(&id).await, Err(StoreError::Protected { .. })));
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    assert_eq!(repository.state(&id).await.unwrap(), Some(BackupState::Stale));
+    assert_eq!(repository.remove_stale(&id).await.unwrap(), Removal::Removed);
+    assert_eq!(repository.state(&id).await.unwrap(), Some(BackupState::Deleted { remains: false }));
+}
