@@ -8,8 +8,8 @@ use super::args::{BackupArgs, KeyArgs};
 use super::backup::redo_line;
 use super::output::{self, Fields, Output, ReportFormat, Side, Table, count};
 use crate::ops::inspect::{
-    BackupInspection, BlockLine, BlockState, CheckpointSlot, EncryptionLine, InspectReport, PageInspection,
-    RedoFileLine, RedoInspection, SpaceInspection, Verdict,
+    BackupInspection, BlockLine, BlockState, CheckpointSlot, EncryptionLine, EntryCounts, InspectReport,
+    PageInspection, RedoFileLine, RedoInspection, SpaceInspection, Verdict,
 };
 use crate::ops::options::{InspectOptions, Lsn, PageNo, PageSize};
 use crate::ops::{self, Context, Error};
@@ -242,6 +242,7 @@ fn verdict_line(verdict: &Verdict) -> String {
     match verdict {
         Verdict::Good => "good".to_owned(),
         Verdict::Empty => "empty: never written".to_owned(),
+        Verdict::Unused => "not used: the doublewrite area of older servers".to_owned(),
         Verdict::Encrypted => "encrypted: its checksum cannot be compared without the key".to_owned(),
         Verdict::Bad { why } => format!("BAD: {why}"),
     }
@@ -299,56 +300,54 @@ fn types_table(space: &SpaceInspection) -> String {
 
 fn backup_text(backup: &BackupInspection) -> String {
     let mut fields = Fields::default();
-    let entries = &backup.entries;
     fields
         .row("Backup", &backup.id)
         .row("Attempt", &backup.attempt)
         .row("Format", format!("{}, {}", backup.format, backup.codec))
-        .rows(
-            "Keys",
-            &if backup.key_ids.is_empty() { vec!["none: not encrypted".to_owned()] } else { backup.key_ids.clone() },
-        )
-        .row("Stored", format!("{}, {}", count(backup.objects, "object", "objects"), format_bytes(backup.bytes)))
+        .rows("Keys", &key_lines(backup))
+        .row("Stored", stored_line(backup))
         .row("Redo", redo_line(backup.lsn.checkpoint.get(), backup.lsn.end.get()))
-        .row(
-            "File table",
-            format!(
-                "{} in {}, {}, {}",
-                count(entries.spaces, "tablespace", "tablespaces"),
-                count(entries.pieces, "file", "files"),
-                count(entries.files, "other file", "other files"),
-                count(entries.directories, "directory", "directories"),
-            ),
-        )
-        .row(
-            "",
-            format!(
-                "{} of tablespaces, {} outside of the data directory",
-                count(entries.pages, "page", "pages"),
-                count(entries.external, "file", "files")
-            ),
-        );
-    format!("{fields}\n{}\n{}", packs_table(backup), segments_table(backup))
+        .rows("File table", &entry_lines(&backup.entries));
+    format!("{fields}\n{}\n{}", objects_table(backup), segments_table(backup))
 }
 
-fn packs_table(backup: &BackupInspection) -> String {
-    let mut table = Table::new(&[("PACK", Side::Left), ("BYTES", Side::Right), ("FRAMES", Side::Right)]);
-    for pack in &backup.packs {
-        table.row(vec![pack.object.clone(), pack.bytes.to_string(), pack.frames.to_string()]);
+fn key_lines(backup: &BackupInspection) -> Vec<String> {
+    if backup.key_ids.is_empty() { vec!["none: not encrypted".to_owned()] } else { backup.key_ids.clone() }
+}
+
+fn entry_lines(entries: &EntryCounts) -> [String; 2] {
+    let spaces = count(entries.spaces, "tablespace", "tablespaces");
+    let pieces = count(entries.pieces, "file", "files");
+    let pages = count(entries.pages, "page", "pages");
+    let others = count(entries.files, "other file", "other files");
+    let external = count(entries.external, "file", "files");
+    let directories = count(entries.directories, "directory", "directories");
+    [
+        format!("{spaces} of {pages} in {pieces}, {others}, {directories}"),
+        format!("{external} outside of the data directory"),
+    ]
+}
+
+fn stored_line(backup: &BackupInspection) -> String {
+    let objects = count(u64::try_from(backup.objects.len()).unwrap_or(u64::MAX), "object", "objects");
+    format!("{objects}, {}, {}", format_bytes(backup.bytes), count(backup.frames, "frame", "frames"))
+}
+
+fn objects_table(backup: &BackupInspection) -> String {
+    let mut table = Table::new(&[("OBJECT", Side::Left), ("BYTES", Side::Right), ("FRAMES", Side::Right)]);
+    for object in &backup.objects {
+        let frames = object.frames.map_or_else(String::new, |frames| frames.to_string());
+        table.row([object.name.clone(), object.bytes.to_string(), frames]);
     }
     table.to_string()
 }
 
 fn segments_table(backup: &BackupInspection) -> String {
-    let mut table = Table::new(&[
-        ("REDO", Side::Left),
-        ("FROM LSN", Side::Right),
-        ("TO LSN", Side::Right),
-        ("SPACES", Side::Right),
-    ]);
+    let right = |name| (name, Side::Right);
+    let mut table = Table::new(&[right("REDO FROM LSN"), right("TO LSN"), right("BYTES"), right("SPACES")]);
     for segment in &backup.redo {
         let spaces = segment.spaces.map_or_else(|| "any".to_owned(), |spaces| spaces.to_string());
-        table.row(vec![segment.object.clone(), segment.start.to_string(), segment.end.to_string(), spaces]);
+        table.row([segment.start.to_string(), segment.end.to_string(), segment.bytes.to_string(), spaces]);
     }
     table.to_string()
 }
@@ -358,7 +357,7 @@ mod tests {
     use super::*;
     use crate::cli::Verb;
     use crate::cli::tests::{parse, usage_error};
-    use crate::ops::inspect::{EntryCounts, FaultLine, PackLine, SegmentLine, TypeLine};
+    use crate::ops::inspect::{FaultLine, ObjectLine, SegmentLine, TypeLine};
     use crate::ops::options::{SpaceId, StoreUrl};
     use crate::ops::report::LsnRange;
 
@@ -472,24 +471,23 @@ mod tests {
             format: 1,
             codec: "zstd:1".into(),
             key_ids: vec![],
-            objects: 6,
+            frames: 12,
             bytes: 4096,
             lsn: LsnRange { checkpoint: Lsn::new(8204), end: Lsn::new(9228) },
-            packs: vec![PackLine { object: "pack-000001".into(), bytes: 4000, frames: 12 }],
-            redo: vec![SegmentLine {
-                object: "redo-000001".into(),
-                start: Lsn::new(8192),
-                end: Lsn::new(9228),
-                spaces: None,
-            }],
+            objects: vec![
+                ObjectLine { name: "pack-000001".into(), bytes: 4000, frames: Some(12) },
+                ObjectLine { name: "files".into(), bytes: 96, frames: None },
+            ],
+            redo: vec![SegmentLine { start: Lsn::new(8192), end: Lsn::new(9228), bytes: 1536, spaces: None }],
             entries: EntryCounts { spaces: 2, pieces: 3, pages: 100, external: 1, files: 1, directories: 1 },
         };
         let text = backup_text(&backup);
         for wanted in [
             "Keys        none: not encrypted\n",
-            "File table  2 tablespaces in 3 files, 1 other file, 1 directory\n",
-            "pack-000001   4000      12\n",
-            "redo-000001      8192    9228     any\n",
+            "File table  2 tablespaces of 100 pages in 3 files, 1 other file, 1 directory\n",
+            "Stored      2 objects, 4.0 KiB, 12 frames\n",
+            "pack-000001   4000      12\nfiles           96\n",
+            "         8192    9228   1536     any\n",
         ] {
             assert!(text.contains(wanted), "{wanted} is not in\n{text}");
         }

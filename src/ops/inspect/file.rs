@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::innodb::FormatError;
 use crate::innodb::ids::PageNo;
 use crate::innodb::keyring::Keyring;
-use crate::innodb::page::{PageContext, PageScratch, UnverifiedPage, Verified};
+use crate::innodb::page::{PageContext, PageScratch, UnverifiedPage, Verified, is_legacy_doublewrite};
 use crate::innodb::space::{EncryptionInfo, TablespaceKey};
 use crate::ops::error::{Error, ErrorKind};
 use crate::util::fs::FsError;
@@ -123,6 +123,8 @@ pub enum Verdict {
     Empty,
     /// Encrypted, and its key is not at hand.
     Encrypted,
+    /// In the doublewrite area that older servers kept inside of the system tablespace: its content means nothing.
+    Unused,
     /// Something is wrong.
     Bad {
         /// What.
@@ -141,6 +143,7 @@ pub(super) fn judge(
     scratch: &mut PageScratch,
 ) -> Result<Verdict, Error> {
     let mut reads = 1;
+    let unused = is_legacy_doublewrite(context.space, context.flags, page);
     loop {
         let why = match UnverifiedPage::new(bytes, page).verify(context, scratch) {
             Ok(Verified::Zero) => return Ok(Verdict::Empty),
@@ -148,6 +151,9 @@ pub(super) fn judge(
             Ok(Verified::Opaque(_)) => return Ok(Verdict::Encrypted),
             Err(fault) => fault.to_string(),
         };
+        if unused {
+            return Ok(Verdict::Unused);
+        }
         if reads >= READS {
             return Ok(Verdict::Bad { why });
         }

@@ -5,7 +5,7 @@
 //!   redo     file headers, checkpoints, blocks from an LSN on        a file or a directory of them
 //!   page     header fields and verdict                               one page of a file
 //!   space    page 0, pages by type and verdict                       a whole file
-//!   backup   objects, packs, redo segments, file table               a stored backup
+//!   backup   objects, redo segments, counts of the file table        a stored backup
 //! ```
 //! Reads only. What is damaged is shown as such and is no failure: that is what one came to see.
 
@@ -21,7 +21,7 @@ use super::context::Context;
 use super::error::Error;
 use super::options::InspectOptions;
 
-pub use backup::{BackupInspection, EntryCounts, PackLine, SegmentLine};
+pub use backup::{BackupInspection, EntryCounts, ObjectLine, SegmentLine};
 pub use file::{EncryptionLine, Verdict};
 pub use page::PageInspection;
 pub use redo::{BlockLine, BlockState, CheckpointSlot, RedoFileLine, RedoInspection};

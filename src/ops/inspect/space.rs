@@ -115,7 +115,7 @@ pub struct TypeLine {
     pub name: String,
     /// Right.
     pub good: u64,
-    /// Never written.
+    /// Never written, or in an area that is not used any more.
     pub empty: u64,
     /// Encrypted, without key.
     pub encrypted: u64,
@@ -190,7 +190,11 @@ impl Census {
         });
         match verdict {
             Verdict::Good => line.good += 1,
-            Verdict::Empty => line.empty += 1,
+            // Whatever it holds, nobody reads it: as good as empty.
+            Verdict::Empty | Verdict::Unused => {
+                line.empty += 1;
+                return Ok(());
+            }
             Verdict::Encrypted => line.encrypted += 1,
             Verdict::Bad { why } => {
                 line.bad += 1;

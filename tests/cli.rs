@@ -1,0 +1,319 @@
+//! The binary from outside, as far as it needs no server: help, exit codes, refusals, what goes to which stream, and
+//! that no secret is ever shown.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+fn stillframe(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_stillframe"));
+    command.args(arguments).env_remove("STILLFRAME_STORE").env_remove("STILLFRAME_LOG").stdin(Stdio::null());
+    command
+}
+
+fn run(arguments: &[&str]) -> Output {
+    stillframe(arguments).output().expect("the binary starts")
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().expect("no signal ended it")
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn store_in(dir: &Path) -> String {
+    format!("file://{}", dir.join("store").display())
+}
+
+#[test]
+fn help_and_version_go_to_standard_output() {
+    for arguments in [&["--help"][..], &["help"], &["--version"], &["backup", "--help"], &["help", "inspect", "redo"]] {
+        let output = run(arguments);
+        assert_eq!(code(&output), 0, "{arguments:?}");
+        assert!(!output.stdout.is_empty() && output.stderr.is_empty(), "{arguments:?}");
+    }
+    assert!(stdout(&run(&["--version"])).contains(env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn help_lists_every_exit_code_with_its_meaning() {
+    let help = stdout(&run(&["--help"]));
+    for kind in stillframe::ops::ErrorKind::ALL {
+        let (code, reason) = (kind.exit_code().to_string(), kind.reason());
+        let listed = help.lines().any(|line| {
+            let mut words = line.split_whitespace();
+            words.next() == Some(code.as_str()) && words.next() == Some(reason)
+        });
+        assert!(listed, "{code} {reason} is not in\n{help}");
+    }
+}
+
+#[test]
+fn every_verb_has_help_and_every_documented_option() {
+    let contract: &[(&str, &[&str])] = &[
+        (
+            "backup",
+            &[
+                "--store",
+                "--name",
+                "--socket",
+                "--host",
+                "--port",
+                "--user",
+                "--password-file",
+                "--ssl-mode",
+                "--ssl-ca",
+                "--ssl-cert",
+                "--ssl-key",
+                "--ssl-server-name",
+                "--datadir",
+                "--keyring-file",
+                "--encrypted-pages",
+                "--incremental-from",
+                "--compression",
+                "--encryption-key-file",
+                "--parallel",
+                "--throttle",
+                "--lock-policy",
+                "--lock-timeout",
+                "--ddl-wait-budget",
+                "--non-transactional",
+                "--redo-consumer",
+                "--spool-dir",
+                "--spool-bytes",
+                "--allow-untested-server",
+                "--output",
+            ],
+        ),
+        ("list", &["--store", "--output"]),
+        ("show", &["--store", "--output"]),
+        (
+            "restore",
+            &[
+                "--store",
+                "--datadir",
+                "--recovery",
+                "--mysqld",
+                "--encryption-key-file",
+                "--keyring-file",
+                "--external-files",
+                "--keep-replication",
+                "--overwrite-incomplete",
+                "--parallel",
+                "--memory",
+                "--output",
+            ],
+        ),
+        ("verify", &["--store", "--encryption-key-file", "--output"]),
+        ("delete", &["--store"]),
+        ("prune", &["--store", "--keep-last", "--stale", "--dry-run"]),
+        ("inspect", &["redo", "page", "space", "backup"]),
+        ("grants", &["--user", "--host"]),
+    ];
+    for (verb, options) in contract {
+        let output = run(&["help", verb]);
+        assert_eq!(code(&output), 0, "{verb}");
+        let help = stdout(&output);
+        for option in *options {
+            assert!(help.split_whitespace().any(|word| word == *option), "{verb} {option} is not in\n{help}");
+        }
+    }
+}
+
+#[test]
+fn usage_errors_end_with_2_and_say_nothing_on_standard_output() {
+    let cases: &[&[&str]] = &[
+        &[],
+        &["frobnicate"],
+        &["list"],
+        &["list", "--store", "file:///b", "--frobnicate"],
+        &["backup", "--store", "file:///b", "--user", "u"],
+        &["backup", "--store", "file:///b", "--user", "u", "--socket", "/s", "--host", "h"],
+        &["backup", "--store", "file:///b", "--user", "u", "--socket", "/s", "--name", "Not A Name"],
+        &["prune", "--store", "file:///b"],
+        &["prune", "--store", "file:///b", "--keep-last", "0"],
+        &["restore", "--store", "file:///b", "n", "--datadir", "/d", "--external-files", "a=b"],
+    ];
+    for arguments in cases {
+        let output = run(arguments);
+        assert_eq!(code(&output), 2, "{arguments:?}: {}", stderr(&output));
+        assert!(output.stdout.is_empty() && !output.stderr.is_empty(), "{arguments:?}");
+    }
+}
+
+#[test]
+fn unknown_stores_are_refused_and_the_known_ones_named() {
+    for store in ["ftp://host/dir", "/just/a/path", ""] {
+        let output = run(&["list", "--store", store]);
+        assert_eq!(code(&output), 2, "{store}: {}", stderr(&output));
+        assert!(stderr(&output).contains("s3://bucket/prefix"), "{store}: {}", stderr(&output));
+    }
+}
+
+#[test]
+fn a_secret_on_the_command_line_is_refused_and_never_repeated() {
+    let cases: &[&[&str]] = &[
+        &["backup", "--store", "file:///b", "--socket", "/s", "--user", "u", "--password=geheim"],
+        &["backup", "--store", "file:///b", "--socket", "/s", "--user", "u", "--password", "geheim"],
+        &["backup", "--store", "file:///b", "--socket", "/s", "--user", "u", "-pgeheim"],
+        &["backup", "--password", "geheim"],
+        &["list", "--store", "s3://key:geheim@bucket/prefix"],
+        &["list", "--store", "ftp://key:geheim@host/"],
+        &["show", "--store", "s3://bucket/prefix?secret=geheim", "nightly"],
+    ];
+    for arguments in cases {
+        let output = run(arguments);
+        assert_eq!(code(&output), 2, "{arguments:?}: {}", stderr(&output));
+        let all = stdout(&output) + &stderr(&output);
+        assert!(!all.contains("geheim"), "{arguments:?}: {all}");
+    }
+    let refused = stderr(&run(&["backup", "--password=geheim"]));
+    assert!(refused.contains("--password-file"), "{refused}");
+    // Not in the environment either, where help would show it.
+    let output = stillframe(&["list", "--help"]).env("STILLFRAME_STORE", "s3://key:geheim@bucket").output().unwrap();
+    assert!(!stdout(&output).contains("geheim"));
+}
+
+#[test]
+fn what_is_not_there_yet_is_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store_in(dir.path());
+    let backup = ["backup", "--store", &store, "--socket", "/nonexistent", "--user", "u"];
+    let incremental: Vec<&str> = backup.iter().copied().chain(["--incremental-from", "auto"]).collect();
+    let short: Vec<&str> = backup.iter().copied().chain(["--lock-policy", "short"]).collect();
+    let native = ["restore", "--store", &store, "n", "--datadir", "/nonexistent/d", "--recovery", "native"];
+    for (arguments, named) in
+        [(&incremental[..], "incremental backups"), (&short[..], "\"short\""), (&native[..], "native recovery")]
+    {
+        let output = run(arguments);
+        assert_eq!(code(&output), 4, "{arguments:?}: {}", stderr(&output));
+        let text = stderr(&output);
+        assert!(text.contains("not there yet: ") && text.contains(named), "{text}");
+        assert!(stderr(&output).contains("docs/runbooks/general.md"), "{}", stderr(&output));
+    }
+    assert!(!dir.path().join("store").exists(), "refused before anything was touched");
+}
+
+#[test]
+fn an_empty_store_has_an_empty_list() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store_in(dir.path());
+    fs::create_dir(dir.path().join("store")).unwrap();
+    let table = run(&["list", "--store", &store]);
+    assert_eq!((code(&table), stdout(&table).as_str()), (0, ""), "{}", stderr(&table));
+    assert!(stderr(&table).contains("no backups in file://"), "{}", stderr(&table));
+    let json = stillframe(&["list", "-o", "json"]).env("STILLFRAME_STORE", &store).output().unwrap();
+    assert_eq!(code(&json), 0);
+    let list: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!(list, serde_json::json!([]));
+    assert!(json.stderr.is_empty(), "{}", stderr(&json));
+}
+
+#[test]
+fn a_backup_that_is_not_there_has_its_own_code() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store_in(dir.path());
+    fs::create_dir(dir.path().join("store")).unwrap();
+    for verb in ["show", "verify", "delete"] {
+        let output = run(&[verb, "--store", &store, "nightly"]);
+        assert_eq!(code(&output), 21, "{verb}: {}", stderr(&output));
+        assert!(output.stdout.is_empty());
+        let text = stderr(&output);
+        assert!(text.contains("nightly") && text.contains("hint: "), "{text}");
+        assert!(text.contains("see: docs/runbooks/backups.md (NotFound, exit code 21)"), "{text}");
+    }
+}
+
+#[test]
+fn grants_prints_sql_and_nothing_else() {
+    let output = run(&["grants", "--user", "bob", "--host", "10.0.0.%"]);
+    assert_eq!(code(&output), 0);
+    assert!(output.stderr.is_empty());
+    let sql = stdout(&output);
+    assert!(sql.contains("BACKUP_ADMIN") && sql.contains("bob") && sql.contains("10.0.0.%"), "{sql}");
+}
+
+#[test]
+fn a_reader_that_leaves_is_no_failure_and_a_full_disk_is() {
+    let mut child = stillframe(&["grants"]).stdout(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let output = stillframe(&["grants"]).stdout(full).stderr(Stdio::piped()).output().unwrap();
+    assert_eq!(code(&output), 5, "{}", stderr(&output));
+}
+
+#[test]
+fn a_wrong_log_filter_is_a_usage_error() {
+    let output = stillframe(&["grants"]).env("STILLFRAME_LOG", "stillframe=loud").output().unwrap();
+    assert_eq!(code(&output), 2);
+    assert!(stderr(&output).contains("STILLFRAME_LOG"), "{}", stderr(&output));
+}
+
+#[test]
+fn inspect_shows_damage_without_failing() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("bad.ibd");
+    let mut page0 = vec![0_u8; 16384 * 2];
+    page0[24..26].copy_from_slice(&8_u16.to_be_bytes());
+    page0[37] = 5;
+    page0[41] = 5;
+    page0[49] = 2;
+    page0[56..58].copy_from_slice(&0x4021_u16.to_be_bytes());
+    page0[100] = 1;
+    page0[23] = 1;
+    fs::write(&path, &page0).unwrap();
+    let file = path.to_str().unwrap();
+    let output = run(&["inspect", "space", file, "-o", "json"]);
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&report["kind"], &report["space"], &report["faultCount"]), (&"space".into(), &5.into(), &1.into()));
+    let page = run(&["inspect", "page", file, "0"]);
+    assert_eq!(code(&page), 0);
+    assert!(stdout(&page).contains("BAD: checksum"), "{}", stdout(&page));
+    let missing = run(&["inspect", "redo", "/nonexistent"]);
+    assert_eq!(code(&missing), 5, "{}", stderr(&missing));
+    let text = run(&["inspect", "redo", file]);
+    assert_eq!(code(&text), 17, "{}", stderr(&text));
+}
+
+/// A verb that waits: its password file is a pipe that nobody writes to.
+fn waiting(dir: &Path) -> std::process::Child {
+    let pipe = dir.join("password");
+    let made = Command::new("mkfifo").arg(&pipe).status().unwrap();
+    assert!(made.success());
+    let store = store_in(dir);
+    let pipe = pipe.to_str().unwrap();
+    let arguments =
+        ["backup", "--store", &store, "--host", "127.0.0.1", "--port", "1", "--user", "u", "--password-file", pipe];
+    stillframe(&arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+#[test]
+fn a_signal_stops_a_verb_and_its_exit_code_says_so() {
+    for signal in ["INT", "TERM", "HUP"] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut child = waiting(dir.path());
+        // The handlers are installed before the verb begins; a signal before that would end it by the kernel.
+        std::thread::sleep(Duration::from_millis(700));
+        assert!(child.try_wait().unwrap().is_none(), "it waits");
+        let start = Instant::now();
+        assert!(
+            Command::new("kill").args([&format!("-{signal}"), &child.id().to_string()]).status().unwrap().success()
+        );
+        let status = child.wait().unwrap();
+        assert_eq!(status.code(), Some(3), "{signal}");
+        assert!(start.elapsed() < Duration::from_secs(10), "{signal}: {:?}", start.elapsed());
+        let mut text = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
+        assert!(text.contains("stopping") && text.contains("Cancelled"), "{text}");
+    }
+}
