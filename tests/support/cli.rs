@@ -133,13 +133,11 @@ impl Background {
 
     /// Waits for its end.
     pub async fn wait(mut self) -> Outcome {
-        let status = match tokio::time::timeout(PATIENCE, self.child.wait()).await {
-            Ok(status) => status.expect("cannot wait for stillframe"),
-            Err(_) => {
-                self.child.kill().await.ok();
-                panic!("{} took longer than {PATIENCE:?}\n{}", self.shown, self.stderr.await.unwrap());
-            }
+        let Ok(status) = tokio::time::timeout(PATIENCE, self.child.wait()).await else {
+            self.child.kill().await.ok();
+            panic!("{} took longer than {PATIENCE:?}\n{}", self.shown, self.stderr.await.unwrap());
         };
+        let status = status.expect("cannot wait for stillframe");
         let elapsed = self.started.elapsed();
         let (stdout, stderr) = (self.stdout.await.unwrap(), self.stderr.await.unwrap());
         Outcome { status, stdout, stderr, shown: self.shown, elapsed }

@@ -11,7 +11,7 @@
 //! Everything that a test starts dies with it: dropping a [`server::Server`] kills it, and a watchdog does so when the
 //! test process itself is killed.
 
-#![allow(dead_code, reason = "each test uses a part of it")]
+#![allow(dead_code, unused_imports, reason = "each test uses a part of it")]
 #![allow(
     clippy::unwrap_used,
     clippy::panic,

@@ -93,6 +93,9 @@ impl Workload {
         let workload = Self::attach(server, options);
         let mut conn = server.connect().await;
         let mut statements = schema::surroundings(server, options);
+        // Only while tables are made, a sync for each of hundreds of statements is left out.
+        let durable = ["innodb_flush_log_at_trx_commit", "sync_binlog"];
+        statements.splice(0..0, durable.map(|name| format!("SET GLOBAL {name} = 0")));
         statements.extend(workload.shared.kinds.iter().flat_map(|kind| kind.create.clone()));
         if options.plain {
             statements.extend(schema::plain());
@@ -108,6 +111,9 @@ impl Workload {
             let insert = writer::insert(kind, &mut random, options.rows);
             conn.query_drop(&insert).await.unwrap_or_else(|error| panic!("{error}\nin: {}", kind.name));
             kind.highest.fetch_max(options.rows, Ordering::Relaxed);
+        }
+        for name in durable {
+            conn.query_drop(format!("SET GLOBAL {name} = DEFAULT")).await.unwrap();
         }
         conn.disconnect().await.ok();
         workload

@@ -167,7 +167,8 @@ fn with_columns() -> Vec<Kind> {
         let marker = if random.chance(50) { "stillframe" } else { "otherword" };
         format!("body = 'some {marker} and {}'", random.text(400))
     }
-    let many: String = (0..20).map(|n| format!("KEY many_{n} (k, pad({}) DESC), ", n + 1)).collect();
+    let many: Vec<String> = (0..20).map(|n| format!("KEY many_{n} (k, pad({}) DESC),", n + 1)).collect();
+    let many = many.join(" ");
     vec![
         with("lob", "big LONGTEXT,", ", big", lob, patch),
         with("json_doc", "doc JSON NOT NULL,", ", doc", document, partial),

@@ -56,7 +56,7 @@ impl Random {
         let mut text = String::with_capacity(len + 20);
         while text.len() < len {
             let number = self.next();
-            if number & 3 == 0 {
+            if number.is_multiple_of(4) {
                 text.push_str(WORDS[(number >> 8) as usize % WORDS.len()]);
             } else {
                 // 10 random characters

@@ -1,10 +1,8 @@
-//! The test machinery itself: servers of every kind start, stop, die and come back.
-
-mod support;
+//! Servers of every kind start, stop, die and come back.
 
 use std::time::Duration;
 
-use support::server::{Server, install};
+use crate::support::server::{Server, install};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_survives_stop_and_kill() {
@@ -72,7 +70,7 @@ async fn a_keyring_encrypts_and_a_sibling_may_share_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_start_that_fails_tells_why() {
-    let empty = support::server::scratch();
+    let empty = crate::support::server::scratch();
     let mut server = Server::builder().on_datadir(empty.path()).create();
     let log = server.try_start().await.unwrap_err();
     assert!(log.contains("[ERROR]"), "{log}");

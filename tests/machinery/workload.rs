@@ -1,11 +1,9 @@
 //! The workload itself, on servers without a backup: its invariants hold, through a crash too.
 
-mod support;
-
 use std::time::{Duration, Instant};
 
-use support::server::Server;
-use support::workload::{Options, Workload, check_cut, check_invariants};
+use crate::support::server::Server;
+use crate::support::workload::{Options, Workload, check_cut, check_invariants};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn invariants_hold_while_writers_work_and_after_a_crash() {

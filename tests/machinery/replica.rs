@@ -1,12 +1,10 @@
 //! Replica and comparison, proven on copies that the server's own clean shutdown makes possible.
 
-mod support;
-
 use std::process::Command;
 
-use support::replica::{catch_up, check_tables, checksums, compare_checksums, follow, prove_replica};
-use support::server::Server;
-use support::workload::{Options, Workload, check_invariants};
+use crate::support::replica::{catch_up, check_tables, checksums, compare_checksums, follow, prove_replica};
+use crate::support::server::Server;
+use crate::support::workload::{Options, Workload, check_invariants};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cold_copy_becomes_a_replica_with_equal_tables() {
@@ -15,7 +13,7 @@ async fn a_cold_copy_becomes_a_replica_with_equal_tables() {
     let options = Options { rows: 20, external: false, ..Options::default() };
     let workload = Workload::create(&source, &options).await;
     source.stop().await;
-    let place = support::server::scratch();
+    let place = crate::support::server::scratch();
     let copy = place.path().join("copy");
     let copied = Command::new("cp").arg("-a").args([source.datadir(), &copy]).status().unwrap();
     assert!(copied.success());
