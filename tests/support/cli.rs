@@ -1,6 +1,7 @@
 //! The built `stillframe`, run as a user would.
 
 use std::ffi::OsStr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -21,6 +22,23 @@ pub fn binary() -> PathBuf {
         .map(PathBuf::from)
         .or_else(|| std::env::var_os("STILLFRAME_BINARY").map(PathBuf::from))
         .expect("built by cargo for tests and benches, else named by STILLFRAME_BINARY")
+}
+
+/// The account that backups are taken with.
+pub const BACKUP_USER: &str = "stillframe";
+
+/// Makes the account by the SQL that `stillframe grants` prints, if it is not there, and gives its password's file.
+pub async fn backup_account(server: &Server) -> PathBuf {
+    let file = server.root().join("backup-password");
+    if !file.exists() {
+        let grants = Cli::new("grants").args(["--user", BACKUP_USER, "--host", "localhost"]).run().await;
+        grants.assert_success();
+        server.sql(&grants.stdout).await;
+        server.sql(&format!("ALTER USER {BACKUP_USER}@localhost IDENTIFIED BY 'backup-password'")).await;
+        std::fs::write(&file, "backup-password\n").unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+    }
+    file
 }
 
 /// One command line.
@@ -44,9 +62,14 @@ impl Cli {
         Self { command, shown: format!("stillframe {verb}") }
     }
 
-    /// `stillframe backup` of a server over its socket, as root unless a later `--user` says otherwise.
-    pub fn backup(server: &Server, store: &str) -> Self {
-        Self::new("backup").args(["--store", store, "--user", "root", "--socket"]).arg(server.socket())
+    /// `stillframe backup` of a server over its socket, as the account that `stillframe grants` makes.
+    pub async fn backup(server: &Server, store: &str) -> Self {
+        let password = backup_account(server).await;
+        Self::new("backup")
+            .args(["--store", store, "--user", BACKUP_USER, "--password-file"])
+            .arg(password)
+            .arg("--socket")
+            .arg(server.socket())
     }
 
     /// `stillframe restore NAME` into a directory.
@@ -69,6 +92,17 @@ impl Cli {
         self
     }
 
+    /// Lets its standard error through, so that a progress bar shows.
+    pub fn visible(mut self) -> Self {
+        self.command.stderr(Stdio::inherit());
+        self
+    }
+
+    /// The line as one would type it.
+    pub fn shown(&self) -> &str {
+        &self.shown
+    }
+
     /// Runs it to its end.
     pub async fn run(self) -> Outcome {
         self.spawn().wait().await
@@ -85,7 +119,9 @@ impl Cli {
     pub fn spawn(mut self) -> Background {
         let mut child = self.command.spawn().unwrap_or_else(|error| panic!("cannot run {}: {error}", self.shown));
         let stdout = tokio::spawn(read_all(child.stdout.take().unwrap()));
-        let stderr = tokio::spawn(read_all(child.stderr.take().unwrap()));
+        let stderr = child.stderr.take();
+        let stderr =
+            tokio::spawn(async { if let Some(stderr) = stderr { read_all(stderr).await } else { String::new() } });
         Background { child, stdout, stderr, shown: self.shown, started: Instant::now() }
     }
 }

@@ -1,0 +1,43 @@
+# One door to all that can be done with this repository. `make` alone prints the goals.
+
+SHELL := /bin/bash
+CARGO ?= cargo
+FUZZ_SECONDS ?= 60
+export CARGO_TERM_COLOR ?= auto
+
+.DEFAULT_GOAL := help
+.PHONY: help build demo test lint bench soak fuzz setup
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## the binary, optimised: target/release/stillframe
+	$(CARGO) build --release --locked
+
+demo: ## the whole story with a real server, visibly: load, back up hot, verify, restore, replicate, compare
+	$(CARGO) test --locked --test demo
+
+# The servers that tests need, found or installed into the user's cache folder.
+setup:
+	@for script in tests/setup/*.sh; do echo "$$script: $$($$script)" || exit 1; done
+
+test: setup ## all tests, with what they need installed; at most 25 minutes on 2 cores
+	$(CARGO) test --locked --no-fail-fast
+
+lint: ## format, clippy with and without default features, documentation, layers
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) clippy --locked --all-targets --no-default-features -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
+	$(CARGO) test --locked --test layers
+
+bench: ## ratios against CLONE, zstd and others on 2 GB of data (STILLFRAME_BENCH_GB), as a table
+	$(CARGO) bench --locked --bench ratios
+
+# What it alone covers: at least 50 kills of the tool at random moments, lock waits included. Takes about 15 minutes.
+soak: setup ## kills at random moments, over and over: never a false success, never a lock left behind
+	$(CARGO) test --locked --test soak -- --nocapture
+
+fuzz: ## each decoder for FUZZ_SECONDS (60); needs a nightly toolchain and cargo-fuzz
+	cd fuzz && for target in $$($(CARGO) +nightly fuzz list); do \
+		$(CARGO) +nightly fuzz run $$target -- -max_total_time=$(FUZZ_SECONDS) || exit 1; done
