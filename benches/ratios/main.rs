@@ -1,2 +1,265 @@
-//! later
-fn main() {}
+//! `make bench`: what a backup costs, as ratios of measurements of one run on one machine.
+//!
+//! ```text
+//!   one large table     CLONE LOCAL ◄──► backup, none        cat | zstd -1 -T<cores> ◄──► backup, zstd:1
+//!                       zstd -d     ◄──► restore             transactions a second alone ◄──► during a backup
+//!   20 000 small tables backup ◄──► backup of the large one, byte for byte
+//!   all of them         highest memory
+//! ```
+//!
+//! Each time is the best of some rounds in which both sides take turns, so that a noisy moment hits neither alone. Both
+//! sides end with their bytes on disk: a run of anything but Stillframe is followed by a sync of what it wrote.
+//!
+//! `STILLFRAME_BENCH_GB` (2), `STILLFRAME_BENCH_TABLES` (20000) and `STILLFRAME_BENCH_ROUNDS` (3) change the size.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "it measures and tells; what fails, ends it"
+)]
+#![allow(clippy::cast_precision_loss, reason = "ratios need no more digits")]
+
+#[path = "../../tests/support/mod.rs"]
+mod support;
+
+mod data;
+mod table;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use data::{many_tables, one_large_table, settle};
+use support::cli::{Cli, Outcome};
+use support::server::{Server, scratch};
+use support::workload::{Options, Workload};
+use table::{Row, Table};
+
+/// The most memory that default options may take.
+const MEMORY_TARGET: f64 = 256.0;
+
+fn main() {
+    tokio::runtime::Runtime::new().expect("cannot start the runtime").block_on(bench());
+}
+
+async fn bench() {
+    let bytes = number("STILLFRAME_BENCH_GB", 2) << 30;
+    let rounds = number("STILLFRAME_BENCH_ROUNDS", 3);
+    let mut bench = Bench { place: scratch().keep(), rounds, peak: 0, table: Table::default() };
+    std::fs::create_dir(bench.place.join("store")).unwrap();
+
+    say(&format!("loading {} GiB into one table", bytes >> 30));
+    let server = one_large_table(bytes).await;
+    let large = bench.against_clone(&server).await;
+    bench.against_zstd(&server).await;
+    bench.oltp(&server).await;
+    drop(server);
+
+    let tables = number("STILLFRAME_BENCH_TABLES", 20_000);
+    say(&format!("making {tables} tables"));
+    let server = many_tables(tables).await;
+    bench.against_large(&server, tables, large).await;
+    drop(server);
+
+    let peak = bench.peak as f64 / f64::from(1 << 20);
+    bench.table.push(Row::amount("highest memory of all runs", peak, "MiB", MEMORY_TARGET));
+    std::fs::remove_dir_all(&bench.place).ok();
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    println!("\n{cores} cores, {} GiB in one table, best of {rounds} rounds\n\n{}", bytes >> 30, bench.table);
+}
+
+struct Bench {
+    place: PathBuf,
+    rounds: u64,
+    peak: u64,
+    table: Table,
+}
+
+/// A backup's best time and what it read.
+#[derive(Debug, Clone, Copy)]
+struct Measured {
+    time: Duration,
+    bytes: u64,
+}
+
+impl Bench {
+    fn store(&self) -> String {
+        format!("file://{}", self.place.join("store").display())
+    }
+
+    /// One backup; what it stored is removed unless it is kept.
+    async fn backup(&mut self, server: &Server, codec: &str, keep: bool) -> Measured {
+        let cli = Cli::backup(server, &self.store()).await.args(["--name", "bench", "--compression", codec]);
+        let outcome = self.watch(cli.args(["--spool-dir"]).arg(&self.place).args(["-o", "json"])).await;
+        let report = outcome.json();
+        if !keep {
+            clear(&self.place.join("store"));
+        }
+        Measured { time: outcome.elapsed, bytes: report.pointer("/bytes/read").and_then(Value::as_u64).unwrap() }
+    }
+
+    /// Runs it and notes its highest memory.
+    async fn watch(&mut self, cli: Cli) -> Outcome {
+        let mut running = cli.spawn();
+        while running.is_running() {
+            self.peak = self.peak.max(running.peak_memory().unwrap_or(0));
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let outcome = running.wait().await;
+        outcome.assert_success();
+        outcome
+    }
+
+    /// An uncompressed backup against the server's own copy of itself.
+    async fn against_clone(&mut self, server: &Server) -> Measured {
+        server.sql("INSTALL PLUGIN clone SONAME 'mysql_clone.so'").await;
+        let target = self.place.join("clone");
+        let (mut own, mut other) = (Best::new(), Best::new());
+        let mut bytes = 0;
+        for _ in 0..self.rounds {
+            settle(server).await;
+            let began = Instant::now();
+            server.sql(&format!("CLONE LOCAL DATA DIRECTORY = '{}'", target.display())).await;
+            other.take(began.elapsed());
+            std::fs::remove_dir_all(&target).unwrap();
+            let measured = self.backup(server, "none", false).await;
+            own.take(measured.time);
+            bytes = measured.bytes;
+            say(&format!("backup none {:?}, CLONE {:?}", own.0, other.0));
+        }
+        let row = Row::times("backup, uncompressed", own.0, "CLONE LOCAL DATA DIRECTORY", other.0, Some(1.0));
+        self.table.push(row.bytes(bytes));
+        Measured { time: own.0, bytes }
+    }
+
+    /// A compressed backup, and its restore, against `zstd` over the same files.
+    async fn against_zstd(&mut self, server: &Server) {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let files = tablespace_files(server.datadir());
+        let packed = self.place.join("packed.zst");
+        let unpacked = self.place.join("unpacked");
+        let restored = self.place.join("restored");
+        let (mut backup, mut zstd, mut restore, mut unpack) = (Best::new(), Best::new(), Best::new(), Best::new());
+        let mut bytes = 0;
+        for round in 1..=self.rounds {
+            settle(server).await;
+            zstd.take(shell(&format!(
+                "cat {} | zstd -q -1 -T{cores} -f -o {packed} && sync {packed}",
+                files.iter().map(|file| quoted(file)).collect::<Vec<_>>().join(" "),
+                packed = quoted(&packed)
+            )));
+            let measured = self.backup(server, "zstd:1", true).await;
+            backup.take(measured.time);
+            bytes = measured.bytes;
+
+            let from_to = format!("{} -o {unpacked} && sync {unpacked}", quoted(&packed), unpacked = quoted(&unpacked));
+            unpack.take(shell(&format!("zstd -q -d -f {from_to}")));
+            std::fs::remove_file(&unpacked).unwrap();
+            let outcome = self.watch(Cli::restore(&self.store(), "bench", &restored)).await;
+            restore.take(outcome.elapsed);
+            std::fs::remove_dir_all(&restored).unwrap();
+            clear(&self.place.join("store"));
+            say(&format!(
+                "round {round}: backup {:?}, zstd {:?}, restore {:?}, unzstd {:?}",
+                backup.0, zstd.0, restore.0, unpack.0
+            ));
+        }
+        std::fs::remove_file(&packed).ok();
+        let (own, other) = ("backup, zstd level 1", format!("cat, zstd -1 -T{cores}"));
+        self.table.push(Row::times(own, backup.0, &other, zstd.0, Some(1.15)).bytes(bytes));
+        self.table.push(Row::times("restore of it", restore.0, "zstd -d", unpack.0, None).bytes(bytes));
+    }
+
+    /// Many small tables against one large one, each by the bytes it has.
+    async fn against_large(&mut self, server: &Server, tables: u64, large: Measured) {
+        let mut own = Best::new();
+        let mut bytes = 1;
+        for _ in 0..self.rounds {
+            settle(server).await;
+            let measured = self.backup(server, "none", false).await;
+            own.take(measured.time);
+            bytes = measured.bytes;
+        }
+        let same_bytes = large.time.mul_f64(bytes as f64 / large.bytes as f64);
+        let name = format!("backup of {tables} tables, uncompressed");
+        self.table.push(Row::times(&name, own.0, "one large table, same bytes", same_bytes, None).bytes(bytes));
+    }
+
+    /// Transactions a second alone, and while backups run.
+    async fn oltp(&mut self, server: &Server) {
+        let options = Options { pause: Duration::ZERO, slow_writers: 0, plain: false, ..Options::default() };
+        let workload = Workload::create(server, &options).await;
+        let running = workload.start(4).await;
+        running.wait_for(500).await;
+        let (mut alone, mut during) = (0.0_f64, 0.0_f64);
+        for _ in 0..self.rounds {
+            let (from, began) = (running.committed(), Instant::now());
+            tokio::time::sleep(Duration::from_secs(8)).await;
+            alone += (running.committed() - from) as f64 / began.elapsed().as_secs_f64();
+            let (from, began) = (running.committed(), Instant::now());
+            self.backup(server, "zstd:1", false).await;
+            during += (running.committed() - from) as f64 / began.elapsed().as_secs_f64();
+        }
+        running.stop().await;
+        let rounds = self.rounds as f64;
+        self.table.push(Row::rates("transactions during a backup", during / rounds, "without one", alone / rounds));
+    }
+}
+
+/// The shortest of several times.
+struct Best(Duration);
+
+impl Best {
+    fn new() -> Self {
+        Self(Duration::MAX)
+    }
+
+    fn take(&mut self, time: Duration) {
+        self.0 = self.0.min(time);
+    }
+}
+
+/// All files of pages below a data directory.
+fn tablespace_files(datadir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut left = vec![datadir.to_owned()];
+    while let Some(path) = left.pop() {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if path.is_dir() {
+            if !name.starts_with('#') {
+                left.extend(std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+            }
+        } else if path.extension().is_some_and(|ext| ext == "ibd") || name.starts_with("undo_") || name == "ibdata1" {
+            found.push(path);
+        }
+    }
+    found
+}
+
+/// Runs a line of shell and says how long it took.
+fn shell(line: &str) -> Duration {
+    let began = Instant::now();
+    let status = Command::new("bash").args(["-o", "pipefail", "-c", line]).stdin(Stdio::null()).status();
+    assert!(status.is_ok_and(|status| status.success()), "failed: {line}");
+    began.elapsed()
+}
+
+fn quoted(path: &Path) -> String {
+    format!("'{}'", path.display())
+}
+
+fn clear(folder: &Path) {
+    std::fs::remove_dir_all(folder).unwrap();
+    std::fs::create_dir(folder).unwrap();
+}
+
+fn number(variable: &str, default: u64) -> u64 {
+    std::env::var(variable).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{variable} is no number")))
+}
+
+fn say(text: &str) {
+    eprintln!("bench: {text}");
+}

@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 
 use mysql_async::prelude::Queryable as _;
 use rustix::process::Signal;
-use serde_json::Value;
 
 use crate::support::cli::{BACKUP_USER, Background, Cli};
 use crate::support::server::{Server, scratch};
@@ -122,6 +121,6 @@ async fn ended(backup: Background, server: &Server, sent: Instant) -> bool {
 async fn complete(store: &str) -> u64 {
     let list = Cli::new("list").args(["--store", store]).json().await;
     let entries = list.as_array().or_else(|| list["backups"].as_array()).expect("a list of backups");
-    let complete = entries.iter().filter(|entry| entry["state"] == Value::from("Complete"));
+    let complete = entries.iter().filter(|entry| entry["state"] == "Complete");
     u64::try_from(complete.count()).unwrap()
 }
