@@ -174,7 +174,7 @@ async fn no_binary_log_and_no_checksums() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sealed_for_two_keys_into_a_bucket() {
-    let s3 = S3Server::start().await;
+    let s3 = S3Server::start();
     let keys = scratch();
     let key = |name: &str, byte: &str| {
         let path = keys.path().join(name);
@@ -186,7 +186,7 @@ async fn sealed_for_two_keys_into_a_bucket() {
         Trip::new(Server::builder()).backup(&["--encryption-key-file", &first, "--encryption-key-file", &second]);
     trip.verify = vec!["--encryption-key-file".into(), first];
     trip.restore = vec!["--encryption-key-file".into(), second];
-    trip.run(&s3.url("trips"), &s3.env()).await;
+    trip.run(&s3.url("trips"), &s3.environment()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

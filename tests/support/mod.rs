@@ -20,7 +20,9 @@
 )]
 
 pub mod cli;
+pub mod proxy;
 pub mod replica;
 pub mod round;
+pub mod s3;
 pub mod server;
 pub mod workload;
