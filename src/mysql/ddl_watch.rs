@@ -61,6 +61,7 @@ impl DdlWatch {
     /// Ends the watch, and says how long somebody was seen waiting.
     pub async fn stop(self) -> Duration {
         self.sampler.abort();
+        let _ = self.sampler.await;
         *self.waited.borrow()
     }
 }

@@ -151,6 +151,15 @@ impl MysqlError {
         Self::Cancelled { act: act.into() }
     }
 
+    /// The server's own code, where it answered at all. Its connection is then as good as before.
+    pub(super) fn server_code(&self) -> Option<u16> {
+        let (Self::Connection { source, .. } | Self::Failed { source, .. }) = self else { return None };
+        match source.downcast_ref::<mysql_async::Error>()? {
+            mysql_async::Error::Server(server) => Some(server.code),
+            _ => None,
+        }
+    }
+
     /// Sorts what the driver said of a statement.
     pub(super) fn of_statement(act: &str, error: mysql_async::Error) -> Self {
         match &error {
@@ -198,7 +207,7 @@ mod tests {
         );
         let error = MysqlError::LockTimeout {
             lock: LockKind::GlobalRead,
-            waited: Duration::from_secs(60),
+            waited: Duration::from_mins(1),
             blocker: Some("connection 7".to_owned()),
         };
         assert_eq!(error.to_string(), "the global read lock was not granted within 60 s: connection 7 is in the way");

@@ -31,6 +31,7 @@ const TABLES: &[(&str, &str)] = &[
     ("threads", "see who would be in the way of the global read lock"),
     ("table_handles", "the same"),
     ("events_statements_current", "the same"),
+    ("setup_instruments", "whether the server shows that"),
     ("keyring_component_status", "which keyring holds the keys of encrypted data"),
     ("replication_group_members", "whether a member of a group is ONLINE"),
 ];
@@ -39,12 +40,12 @@ const TABLES: &[(&str, &str)] = &[
 pub fn grants_sql(user: &str, host: &str) -> String {
     let account = format!("{}@{}", quoted(user), quoted(host));
     let global: Vec<&str> = GLOBAL.iter().map(|(name, _)| *name).collect();
-    let mut sql = format!("CREATE USER IF NOT EXISTS {account} IDENTIFIED BY RANDOM PASSWORD;\n");
-    sql.push_str(&format!("GRANT {} ON *.* TO {account};\n", global.join(", ")));
-    for (table, _) in TABLES {
-        sql.push_str(&format!("GRANT SELECT ON {SCHEMA}.{table} TO {account};\n"));
-    }
-    sql
+    let mut lines = vec![
+        format!("CREATE USER IF NOT EXISTS {account} IDENTIFIED BY RANDOM PASSWORD;\n"),
+        format!("GRANT {} ON *.* TO {account};\n", global.join(", ")),
+    ];
+    lines.extend(TABLES.iter().map(|(table, _)| format!("GRANT SELECT ON {SCHEMA}.{table} TO {account};\n")));
+    lines.concat()
 }
 
 fn quoted(text: &str) -> String {

@@ -73,7 +73,9 @@ impl GtidSet {
         for (origin, runs) in &other.0 {
             all.entry(origin.clone()).or_default().extend_from_slice(runs);
         }
-        all.values_mut().for_each(|runs| *runs = joined(std::mem::take(runs)));
+        for runs in all.values_mut() {
+            *runs = joined(std::mem::take(runs));
+        }
         Self(all)
     }
 
@@ -176,7 +178,9 @@ impl FromStr for GtidSet {
                 return Err(bad(item, "is one of too many"));
             }
         }
-        set.values_mut().for_each(|runs| *runs = joined(std::mem::take(runs)));
+        for runs in set.values_mut() {
+            *runs = joined(std::mem::take(runs));
+        }
         Ok(Self(set))
     }
 }

@@ -44,6 +44,7 @@ const RECORDED: &[&str] = &[
     "log_bin_index",
     "log_replica_updates",
     "lower_case_table_names",
+    "performance_schema",
     "plugin_dir",
     "read_only",
     "relay_log_basename",

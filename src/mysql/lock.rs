@@ -108,9 +108,8 @@ impl BackupLock {
     pub async fn global_read_lock(&self, patience: Duration, cancel: &CancellationToken) -> Result<(), MysqlError> {
         let act = "lock all tables for reading";
         let mut waiting = Waiting::new(&self.options, self.connection_id());
-        let mut session = self.kept.lock().await;
         let tried = tokio::select! {
-            tried = read_lock::acquire(&mut session, &self.options, patience) => tried,
+            tried = read_lock::acquire(&self.kept, &self.options, patience) => tried,
             () = cancel.cancelled() => Err(MysqlError::cancelled(act)),
         };
         match tried {

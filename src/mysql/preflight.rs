@@ -1,7 +1,7 @@
 //! Whether this server can be backed up now, asked before anything is touched.
 //!
 //! ```text
-//!   privileges ─ redo log on? ─ engines ─ group member ONLINE? ─ whose keyring? ──► warnings, or the first refusal
+//!   performance_schema on? ─ privileges ─ redo log on? ─ engines ─ group member ONLINE? ─ whose keyring? ──► warnings, or the first refusal
 //! ```
 //! What can be decided only from files (tables of other engines, a datadir that is another server's) is not here.
 
@@ -48,12 +48,24 @@ pub async fn preflight(
     _options: &PreflightOptions,
 ) -> Result<Checked, MysqlError> {
     let mut warnings = Vec::new();
+    check_performance_schema(info)?;
     check_privileges(session).await?;
     check_redo(session).await?;
     check_engines(session).await?;
     warnings.extend(check_group(session, info).await?);
     let encrypted = check_keyring(session, info).await?;
     Ok(Checked { warnings, encrypted })
+}
+
+/// The point in time of a backup is a row of `performance_schema`.
+fn check_performance_schema(info: &ServerInfo) -> Result<(), MysqlError> {
+    if info.settings.get("performance_schema").is_none_or(|value| value.eq_ignore_ascii_case("ON")) {
+        return Ok(());
+    }
+    Err(MysqlError::Preflight {
+        what: "performance_schema is off, so the state of the server's logs cannot be read".to_owned(),
+        advice: "start the server with performance_schema=ON".to_owned(),
+    })
 }
 
 async fn check_redo(session: &mut Session) -> Result<(), MysqlError> {

@@ -36,18 +36,16 @@ impl RedoConsumer {
         let mut session = Session::connect(options).await?;
         let row = match session.row(act, "SELECT innodb_redo_log_consumer_register()").await {
             Ok(row) => row,
-            Err(error) if server_code(&error) == Some(code::FUNCTION_DOES_NOT_EXIST) => {
+            Err(error) if error.server_code() == Some(code::FUNCTION_DOES_NOT_EXIST) => {
                 return Ok(Registration::NotAvailable);
             }
             Err(error) => return Err(error),
         };
-        match row.text_or_empty(0) {
-            "0" => Ok(Registration::Registered(Self { kept: Kept::new(session, "keep the redo consumer") })),
-            _ => {
-                session.close().await;
-                Ok(Registration::TakenByAnother)
-            }
+        if row.text_or_empty(0) == "0" {
+            return Ok(Registration::Registered(Self { kept: Kept::new(session, "keep the redo consumer") }));
         }
+        session.close().await;
+        Ok(Registration::TakenByAnother)
     }
 
     /// Lets the server overwrite redo below `lsn`. One that the server finds too old is no error.
@@ -63,13 +61,5 @@ impl RedoConsumer {
         let sql = "SELECT innodb_redo_log_consumer_unregister()";
         let _ = self.kept.lock().await.row("unregister as redo consumer", sql).await;
         self.kept.close().await;
-    }
-}
-
-fn server_code(error: &MysqlError) -> Option<u16> {
-    use std::error::Error;
-    match error.source()?.downcast_ref::<mysql_async::Error>()? {
-        mysql_async::Error::Server(server) => Some(server.code),
-        _ => None,
     }
 }

@@ -26,7 +26,7 @@ pub(super) const WAIT_TIMEOUT_SECONDS: usize = 30;
 /// How long a connection may take to be made.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(20);
 /// How long a statement may take, unless told.
-const STATEMENT_PATIENCE: Duration = Duration::from_secs(60);
+const STATEMENT_PATIENCE: Duration = Duration::from_mins(1);
 /// How long a farewell may take.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 /// How long a ping may take.
@@ -179,7 +179,9 @@ impl Session {
         }
         .await;
         // A taker that failed left rows behind: such a connection is of no more use either.
-        if outcome.is_ok() || matches!(&outcome, Err(error) if is_refusal(error)) {
+        let refused =
+            |error: &MysqlError| error.server_code().is_some() || matches!(error, MysqlError::Privileges { .. });
+        if outcome.as_ref().err().is_none_or(refused) {
             self.conn = conn.0.take();
         }
         outcome
@@ -334,11 +336,4 @@ impl Record {
         let text = self.text_or_empty(column);
         text.parse().map_err(|_| MysqlError::failed(act, format!("cannot understand {text:?} in column {column}")))
     }
-}
-
-/// True for an answer of the server after which the connection is as good as before.
-fn is_refusal(error: &MysqlError) -> bool {
-    use std::error::Error;
-    let driver = error.source().and_then(|source| source.downcast_ref::<mysql_async::Error>());
-    matches!(driver, Some(mysql_async::Error::Server(_))) || matches!(error, MysqlError::Privileges { .. })
 }
