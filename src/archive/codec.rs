@@ -252,7 +252,7 @@ mod tests {
         for codec in [Codec::Zstd { level: 1 }, Codec::Lz4, Codec::None] {
             let mut compressor = Compressor::new(codec).unwrap();
             let mut decompressor = Decompressor::new().unwrap();
-            for body in [&b""[..], b"a", &[7; 100_000], &noise, &[0; 5]] {
+            for body in [&b""[..], b"a", &vec![7; 100_000], &noise, &[0; 5]] {
                 let (used, stored) = compressor.compress(body).unwrap();
                 assert!(stored.len() <= body.len(), "never larger");
                 assert_eq!(decompressor.decompress(used, stored, body.len()).unwrap(), body);

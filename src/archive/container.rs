@@ -29,8 +29,8 @@ pub const MAX_META_BYTES: usize = 16 + 2 * 512;
 /// The most bytes of a block: head, meta with its length, body, tag.
 pub const MAX_BLOCK_BYTES: usize = HEAD_BYTES + 2 + MAX_META_BYTES + MAX_RAW_BYTES + 16;
 
-const HEADER_MAGIC: &[u8; 8] = b"SFOBJECT";
-const FOOTER_MAGIC: &[u8; 8] = b"SFOBJEND";
+const HEADER_MAGIC: [u8; 8] = *b"SFOBJECT";
+const FOOTER_MAGIC: [u8; 8] = *b"SFOBJEND";
 const LAST: u8 = 1;
 
 /// What an object holds.
@@ -99,20 +99,20 @@ pub struct Identity {
     /// Its key's salt; zero when not sealed.
     pub salt: Salt,
     /// Hash of its place.
-    pub identity: [u8; 16],
+    pub place: [u8; 16],
 }
 
 impl Identity {
     /// The bytes at the front of the object.
     pub fn encode_header(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(HEADER_BYTES);
-        bytes.extend_from_slice(HEADER_MAGIC);
+        bytes.extend_from_slice(&HEADER_MAGIC);
         bytes.put_u16(FORMAT);
         bytes.push(self.kind.number());
         bytes.push(self.sealed.into());
         bytes.put_zeros(4);
         bytes.extend_from_slice(&self.salt);
-        bytes.extend_from_slice(&self.identity);
+        bytes.extend_from_slice(&self.place);
         let hash = xxh3_128(&bytes);
         bytes.extend_from_slice(&hash.to_be_bytes());
         bytes
@@ -150,7 +150,7 @@ impl Footer {
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(FOOTER_BYTES);
         bytes.extend_from_slice(&self.identity.salt);
-        bytes.extend_from_slice(&self.identity.identity);
+        bytes.extend_from_slice(&self.identity.place);
         bytes.put_u64(self.directory_offset);
         bytes.put_u32(self.directory_bytes);
         bytes.put_u32(self.blocks.saturating_add(1));
@@ -161,7 +161,7 @@ impl Footer {
         bytes.put_zeros(4);
         let hash = xxh3_64(&bytes);
         bytes.put_u64(hash);
-        bytes.extend_from_slice(FOOTER_MAGIC);
+        bytes.extend_from_slice(&FOOTER_MAGIC);
         bytes
     }
 
@@ -200,13 +200,13 @@ impl Footer {
         {
             return Err(Malformed::damaged("the footer's numbers do not fit the object"));
         }
-        let identity = Identity { kind: place.kind, sealed, salt, identity };
+        let identity = Identity { kind: place.kind, sealed, salt, place: identity };
         Ok(Self { identity, directory_offset, directory_bytes, blocks: blocks - 1, object_bytes })
     }
 }
 
-fn check_magic(found: [u8; 8], wanted: &[u8; 8], format: u16) -> Result<(), Malformed> {
-    if found != *wanted {
+fn check_magic(found: [u8; 8], wanted: [u8; 8], format: u16) -> Result<(), Malformed> {
+    if found != wanted {
         return Err(Malformed::damaged("it has no magic: cut short, overwritten, or never one of ours"));
     }
     if format != FORMAT {
@@ -345,7 +345,7 @@ mod tests {
     #[test]
     fn every_bit_of_header_and_footer_counts() {
         with_place("pack-000001", Kind::Pack, |place| {
-            let identity = Identity { kind: Kind::Pack, sealed: true, salt: [7; 32], identity: place.identity() };
+            let identity = Identity { kind: Kind::Pack, sealed: true, salt: [7; 32], place: place.identity() };
             let header = identity.encode_header();
             assert_eq!(header.len(), HEADER_BYTES);
             identity.check_header(&header).unwrap();
@@ -376,7 +376,7 @@ mod tests {
     #[test]
     fn a_later_format_is_unsupported_not_damaged() {
         with_place("files", Kind::Files, |place| {
-            let identity = Identity { kind: Kind::Files, sealed: false, salt: [0; 32], identity: place.identity() };
+            let identity = Identity { kind: Kind::Files, sealed: false, salt: [0; 32], place: place.identity() };
             let mut header = identity.encode_header();
             header[9] = 2;
             assert!(identity.check_header(&header).unwrap_err().unsupported);

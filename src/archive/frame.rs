@@ -11,6 +11,7 @@
 
 use bytes::Bytes;
 
+use super::bitmap::{Bitmap, Runs};
 use super::codec::MAX_RAW_BYTES;
 use super::wire::{Input, Malformed, Output, to_len, to_u32, to_u64};
 use super::{ArchiveError, StreamId};
@@ -41,9 +42,12 @@ impl FrameKey {
             StreamId::Space(space) => (1, space.0),
             StreamId::File(number) => (2, number),
         };
-        let [a, b, c, d] = id.to_be_bytes();
-        let [e, f, g, h] = self.window_no.to_be_bytes();
-        [kind, unit_shift, 0, 0, a, b, c, d, e, f, g, h]
+        let tail = id.to_be_bytes().into_iter().chain(self.window_no.to_be_bytes());
+        let mut key = [kind, unit_shift, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        for (to, from) in key.iter_mut().skip(4).zip(tail) {
+            *to = from;
+        }
+        key
     }
 
     /// Reads the key and the unit's shift.
@@ -137,13 +141,13 @@ pub fn plan_frame<'a>(
 
 /// The stored units in one piece: where they stand if that is one, else copied together.
 fn gather<'a>(bytes: &'a [u8], unit_len: usize, stored: &Bitmap, units: usize, scratch: &'a mut Vec<u8>) -> &'a [u8] {
-    let mut runs = Runs { present: stored, units, at: 0 };
+    let mut runs = Runs::new(stored, units);
     let Some((first, count)) = runs.next() else { return &[] };
     let slice = |first: usize, count: usize| {
         let start = first * unit_len;
         bytes.get(start..(start + count * unit_len).min(bytes.len())).unwrap_or_default()
     };
-    if runs.at >= units || runs.clone().next().is_none() {
+    if runs.clone().next().is_none() {
         return slice(first, count);
     }
     scratch.clear();
@@ -154,7 +158,7 @@ fn gather<'a>(bytes: &'a [u8], unit_len: usize, stored: &Bitmap, units: usize, s
     scratch
 }
 
-/// A window that was read back.
+/// A window that was read back. Its bytes may share memory with the range of up to 8 MiB that they came in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
     /// What it is a window of.
@@ -248,7 +252,7 @@ impl Frame {
     pub fn runs(&self) -> impl Iterator<Item = Run<'_>> {
         let unit_len = to_len(self.unit_size);
         let mut rest: &[u8] = &self.body;
-        let runs = Runs { present: &self.present, units: to_len(self.unit_count()), at: 0 };
+        let runs = Runs::new(&self.present, to_len(self.unit_count()));
         runs.map(move |(first, count)| {
             let (bytes, behind) = rest.split_at(rest.len().min(count * unit_len));
             rest = behind;
@@ -259,7 +263,7 @@ impl Frame {
     /// The zero units, neighbours together: holes.
     pub fn zero_runs(&self) -> impl Iterator<Item = ZeroRun> {
         let unit_len = to_len(self.unit_size);
-        let runs = Runs { present: &self.zero, units: to_len(self.unit_count()), at: 0 };
+        let runs = Runs::new(&self.zero, to_len(self.unit_count()));
         runs.map(move |(first, count)| {
             let start = first * unit_len;
             let end = (start + count * unit_len).min(to_len(self.bytes));
@@ -330,7 +334,7 @@ fn unit_shift(unit_size: u32) -> Option<u8> {
 fn check_shape(stream: StreamId, unit_size: u32, bytes: u32) -> Result<(), &'static str> {
     match stream {
         _ if bytes == 0 || to_len(bytes) > MAX_RAW_BYTES => Err("its window is empty or has more than 4 MiB"),
-        StreamId::Space(_) if bytes % unit_size != 0 => Err("it has a part of a page"),
+        StreamId::Space(_) if !bytes.is_multiple_of(unit_size) => Err("it has a part of a page"),
         StreamId::File(_) if unit_size != FILE_UNIT => Err("the unit of a file is 4096 bytes"),
         _ => Ok(()),
     }
@@ -339,57 +343,6 @@ fn check_shape(stream: StreamId, unit_size: u32, bytes: u32) -> Result<(), &'sta
 fn all_zero(bytes: &[u8]) -> bool {
     let (words, rest) = bytes.as_chunks::<32>();
     words.iter().all(|word| *word == [0; 32]) && rest.iter().all(|byte| *byte == 0)
-}
-
-/// One bit a unit, least significant first.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Bitmap(Vec<u8>);
-
-impl Bitmap {
-    fn new(units: usize) -> Self {
-        Self(vec![0; units.div_ceil(8)])
-    }
-
-    fn decode(bytes: &[u8], units: usize) -> Result<Self, Malformed> {
-        let bitmap = Self(bytes.to_vec());
-        if (units..bytes.len() * 8).any(|unit| bitmap.get(unit)) {
-            return Err(Malformed::damaged("a bitmap has bits past the last unit"));
-        }
-        Ok(bitmap)
-    }
-
-    fn set(&mut self, unit: usize) {
-        if let Some(byte) = self.0.get_mut(unit / 8) {
-            *byte |= 1 << (unit % 8);
-        }
-    }
-
-    fn get(&self, unit: usize) -> bool {
-        self.0.get(unit / 8).is_some_and(|byte| byte & (1 << (unit % 8)) != 0)
-    }
-
-    fn count(&self) -> u32 {
-        self.0.iter().map(|byte| byte.count_ones()).sum()
-    }
-}
-
-/// Runs of set bits: first, count.
-#[derive(Clone)]
-struct Runs<'a> {
-    present: &'a Bitmap,
-    units: usize,
-    at: usize,
-}
-
-impl Iterator for Runs<'_> {
-    type Item = (usize, usize);
-
-    fn next(&mut self) -> Option<(usize, usize)> {
-        let first = (self.at..self.units).find(|unit| self.present.get(*unit))?;
-        let end = (first..self.units).find(|unit| !self.present.get(*unit)).unwrap_or(self.units);
-        self.at = end;
-        Some((first, end - first))
-    }
 }
 
 #[cfg(test)]

@@ -3,6 +3,8 @@
 //! Digests and seals would stop a fuzzer at the first block, so these go behind them: what is decoded here was believed
 //! already. `fuzz/` has a target for each; a test drives all of them over the seeds in `testdata/` and mutations of these.
 
+#![expect(clippy::missing_panics_doc, reason = "a panic is how a fuzz target says that it found something")]
+
 use super::codec::{BodyCodec, Decompressor};
 use super::container::{self, Kind, Place};
 use super::filetable::{FileRecord, FileTable};

@@ -190,7 +190,9 @@ impl fmt::Debug for ArchiveKeys {
 impl ArchiveKeys {
     /// A new random one.
     pub(super) fn generate() -> Result<Self, ArchiveError> {
-        random_salt().map(|key| Self { key })
+        let mut keys = Self { key: [0; KEY_BYTES] };
+        rand::fill(&mut keys.key).map_err(|_| ArchiveError::Machine { act: "draw random bytes" })?;
+        Ok(keys)
     }
 
     /// Locks the data key for one more recipient.

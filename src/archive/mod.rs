@@ -11,6 +11,7 @@
 //! The layout is written down in `docs/format/`. Knows nothing of stores, servers or threads: it is handed a sink or
 //! a source of objects and called from plain threads.
 
+mod bitmap;
 mod cipher;
 pub mod codec;
 mod container;

@@ -44,7 +44,7 @@ impl Opener {
     /// For the object at `place` with that salt.
     pub fn new(place: &Place<'_>, salt: Salt, keys: Option<&ArchiveKeys>) -> Result<Self, ArchiveError> {
         let seal = keys.map(|keys| keys.object_seal(&salt, place)).transpose()?;
-        let identity = Identity { kind: place.kind, sealed: keys.is_some(), salt, identity: place.identity() };
+        let identity = Identity { kind: place.kind, sealed: keys.is_some(), salt, place: place.identity() };
         Ok(Self { name: place.name.to_owned(), identity, seal })
     }
 
@@ -76,7 +76,7 @@ impl Opener {
             return Err(Malformed::damaged("it is cut short"));
         };
         let (fields, stored_digest) = head_bytes.split_at(HEAD_BYTES - 16);
-        let found = Head::digest(fields, payload, &self.identity.identity);
+        let found = Head::digest(fields, payload, &self.identity.place);
         if found != digest || stored_digest != digest.to_bytes() {
             return Err(Malformed::damaged(format!("its digest is {found}, {digest} was stored")));
         }
@@ -169,9 +169,19 @@ impl OpenObject {
 
     /// Ranges that together have every byte up to the directory, in order; the first has the header.
     pub fn plan_ranges(&self) -> Vec<BlockRange> {
+        self.plan(BlockRange { offset: 0, length: to_u64(HEADER_BYTES), first: 0, blocks: 0 }, u32::MAX)
+    }
+
+    /// Ranges that together have some of the blocks.
+    pub fn plan_ranges_of(&self, first: u32, blocks: u32) -> Vec<BlockRange> {
+        let offset = self.entries.get(to_len(first)).map_or(0, |entry| entry.offset);
+        self.plan(BlockRange { offset, length: 0, first, blocks: 0 }, blocks)
+    }
+
+    fn plan(&self, mut open: BlockRange, blocks: u32) -> Vec<BlockRange> {
         let mut ranges = Vec::new();
-        let mut open = BlockRange { offset: 0, length: to_u64(HEADER_BYTES), first: 0, blocks: 0 };
-        for (number, entry) in (0..).zip(&self.entries) {
+        let entries = self.entries.iter().skip(to_len(open.first)).take(to_len(blocks));
+        for (number, entry) in (open.first..).zip(entries) {
             if open.blocks > 0 && open.length + u64::from(entry.length) > RANGE_BYTES {
                 ranges.push(open);
                 open = BlockRange { offset: entry.offset, length: 0, first: number, blocks: 0 };
@@ -179,7 +189,9 @@ impl OpenObject {
             open.length += u64::from(entry.length);
             open.blocks += 1;
         }
-        ranges.push(open);
+        if open.length > 0 {
+            ranges.push(open);
+        }
         ranges
     }
 

@@ -68,7 +68,7 @@ impl ObjectBuilder {
             }
             None => ([0; 32], None),
         };
-        let identity = Identity { kind: place.kind, sealed: seal.is_some(), salt, identity: place.identity() };
+        let identity = Identity { kind: place.kind, sealed: seal.is_some(), salt, place: place.identity() };
         Ok(Self {
             name: place.name.to_owned(),
             writer: sink.create(place.name)?,
@@ -133,7 +133,7 @@ impl ObjectBuilder {
             let tag = seal.seal(self.blocks(), &head, clear)?;
             block.extend_from_slice(&tag);
         }
-        let digest = Head::digest(&head, block.get(HEAD_BYTES..).unwrap_or_default(), &self.identity.identity);
+        let digest = Head::digest(&head, block.get(HEAD_BYTES..).unwrap_or_default(), &self.identity.place);
         for (to, from) in block.iter_mut().skip(head.len()).zip(digest.to_bytes()) {
             *to = from;
         }

@@ -8,7 +8,8 @@
 //! Shared by threads: a restore gives each thread packs of its own. Every byte is checked before it is handed out, and
 //! an error names the object, so that a check can go on with the next one.
 
-use std::sync::Arc;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
@@ -39,6 +40,13 @@ pub struct ArchiveReader {
     tables: Vec<TableRef>,
     files: TableRef,
     redo: Vec<RedoRef>,
+    redo_pack: Mutex<Option<(u32, Arc<OpenObject>)>>,
+}
+
+impl fmt::Debug for ArchiveReader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ArchiveReader").field("owner", &self.owner).finish_non_exhaustive()
+    }
 }
 
 /// Where a window's frame is.
@@ -107,7 +115,17 @@ impl ArchiveReader {
         }
         let backup_type = manifest.backup_type;
         let index = Index::new(&contents.index);
-        Ok(Self { source, owner, backup_type, index, objects, tables, files: contents.files.clone(), redo })
+        Ok(Self {
+            source,
+            owner,
+            backup_type,
+            index,
+            objects,
+            tables,
+            files: contents.files.clone(),
+            redo,
+            redo_pack: Mutex::default(),
+        })
     }
 
     /// All files of the backup.
@@ -174,18 +192,31 @@ impl ArchiveReader {
     /// The log blocks of a segment, raw.
     pub fn read_redo(&self, segment: &RedoRef) -> Result<Vec<u8>, ArchiveError> {
         let pack = self.pack(Kind::RedoPack, segment.pack)?;
-        let damaged = |what: String| ArchiveError::damaged(&pack.name, what);
         let mut decompressor = Decompressor::new()?;
-        // With the pack's directory, since the redo table has no digest of each block.
-        let object = self.open_object(pack, &mut decompressor)?;
-        let end = segment.first_block.checked_add(segment.blocks);
+        let object = self.open_redo_pack(pack, &mut decompressor)?;
         let mut assembler = SegmentAssembler::new(segment);
-        for number in segment.first_block..end.ok_or_else(|| damaged("its blocks have no number".to_owned()))? {
-            let block = object.read_block(&*self.source, number, &mut decompressor)?;
-            let part = format_args!("block {number}");
-            assembler.push(&block.meta, &block.body).map_err(ArchiveError::malformed(&pack.name, part))?;
+        for range in object.plan_ranges_of(segment.first_block, segment.blocks) {
+            let bytes = read(&*self.source, &pack.name, range.offset, range.length)?;
+            object.open_range(&range, &bytes, &mut decompressor, &mut |number, _, block| {
+                let part = format_args!("block {number}");
+                assembler.push(&block.meta, &block.body).map_err(ArchiveError::malformed(&pack.name, part))
+            })?;
         }
         assembler.finish().map_err(ArchiveError::malformed(&pack.name, ""))
+    }
+
+    /// The directory of a redo pack: needed since the redo table has no digest of each block. The last one is kept,
+    /// since segments are read in order.
+    fn open_redo_pack(&self, pack: &PackRef, decompressor: &mut Decompressor) -> Result<Arc<OpenObject>, ArchiveError> {
+        let mut last = self.redo_pack.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((number, object)) = last.as_ref()
+            && *number == pack.number
+        {
+            return Ok(Arc::clone(object));
+        }
+        let object = Arc::new(self.open_object(pack, decompressor)?);
+        *last = Some((pack.number, Arc::clone(&object)));
+        Ok(object)
     }
 
     /// Where the frame of a window is, if there is one.

@@ -10,6 +10,7 @@
 //! manifest. Memory: see docs/format/README.md.
 
 use std::collections::{BTreeSet, HashMap};
+use std::fmt;
 use std::io::Read;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -59,6 +60,12 @@ pub struct ArchiveWriter {
     shared: Arc<Shared>,
     wrapped: Vec<WrappedKey>,
     redo: Mutex<RedoState>,
+}
+
+impl fmt::Debug for ArchiveWriter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ArchiveWriter").field("owner", &self.shared.owner).finish_non_exhaustive()
+    }
 }
 
 struct Shared {
@@ -285,14 +292,13 @@ impl ArchiveWriter {
             self.shared.close_pack(Kind::RedoPack, number, pack, OpenIndex::default())?;
         }
         let RedoState { segments, open, compressor, buffer, packs, spaces_named, .. } = state;
-        let (pack_number, pack) = match open {
-            Some((number, pack)) => (*number, pack),
-            None => {
-                *packs += 1;
-                let (number, pack) = open.insert((*packs, self.shared.begin(Kind::RedoPack, *packs)?));
-                self.shared.count_stored(pack.bytes());
-                (*number, pack)
-            }
+        let (pack_number, pack) = if let Some(pack) = open {
+            pack
+        } else {
+            *packs += 1;
+            let pack = self.shared.begin(Kind::RedoPack, *packs)?;
+            self.shared.count_stored(pack.bytes());
+            open.insert((*packs, pack))
         };
         let compressor = match compressor {
             Some(compressor) => compressor,
@@ -314,7 +320,7 @@ impl ArchiveWriter {
         let spaces = spaces.and_then(|spaces| RedoRef::bounded_spaces(spaces.iter(), room));
         *spaces_named += spaces.as_ref().map_or(0, Vec::len);
         let (count, bytes) = (pack.blocks() - first_block, pack.bytes() - offset);
-        segments.push(RedoRef { start, end, spaces, pack: pack_number, first_block, blocks: count, offset, bytes });
+        segments.push(RedoRef { start, end, spaces, pack: *pack_number, first_block, blocks: count, offset, bytes });
         Ok(())
     }
 
@@ -452,21 +458,20 @@ impl PackWriter {
         if let Some((number, pack)) = open.take_if(|(_, pack)| full(pack)) {
             shared.close_pack(Kind::Pack, number, pack, std::mem::take(told))?;
         }
-        let (number, pack) = match open {
-            Some((number, pack)) => (*number, pack),
-            None => {
-                let number = shared.next_pack.fetch_add(1, Ordering::Relaxed);
-                let (_, pack) = open.insert((number, shared.begin(Kind::Pack, number)?));
-                shared.count_stored(pack.bytes());
-                (number, pack)
-            }
+        let (number, pack) = if let Some(pack) = open {
+            pack
+        } else {
+            let number = shared.next_pack.fetch_add(1, Ordering::Relaxed);
+            let pack = shared.begin(Kind::Pack, number)?;
+            shared.count_stored(pack.bytes());
+            open.insert((number, pack))
         };
         let block = pack.blocks();
         let entry = pack.block(IndexRecord::pack_key(&plan.meta, plan.units), &plan.meta, &body)?;
         shared.count_stored(entry.length.into());
         let (offset, length, digest) = (entry.offset, entry.length, entry.digest);
         let (key, units) = (plan.key, plan.units);
-        told.records.push(IndexRecord { key, units, pack: number, block, offset, length, digest });
+        told.records.push(IndexRecord { key, units, pack: *number, block, offset, length, digest });
         *told.units.entry(key.stream).or_default() += u64::from(units);
         Ok(())
     }
@@ -478,6 +483,12 @@ impl PackWriter {
         }
         self.finished = true;
         Ok(())
+    }
+}
+
+impl fmt::Debug for PackWriter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PackWriter").field("owner", &self.shared.owner).finish_non_exhaustive()
     }
 }
 

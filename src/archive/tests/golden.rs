@@ -11,7 +11,6 @@ use crate::archive::filetable::FileTable;
 use crate::archive::frame::plan_frame;
 use crate::archive::index::IndexRecord;
 use crate::archive::memory::MemoryStore;
-use crate::archive::table::directory_key;
 use crate::archive::*;
 
 const GOLDEN: [(&str, &str, bool); 4] =
@@ -60,7 +59,7 @@ fn golden_archives_are_read_forever() {
     for (name, codec, encrypted) in GOLDEN {
         let dir = root().join(name);
         if writing() && !dir.exists() {
-            save(&dir, &write(&sample, options_of(codec, encrypted)));
+            save(&dir, &write(&sample, &options_of(codec, encrypted)));
         }
         let stored = load(&dir);
         let keys = if encrypted { vec![key(2)] } else { Vec::new() };
@@ -73,7 +72,7 @@ fn golden_archives_are_read_forever() {
 #[test]
 fn the_plain_golden_archive_is_written_the_same_today() {
     let stored = load(&root().join("none"));
-    let today = write(&Sample::new(), options_of("none", false));
+    let today = write(&Sample::new(), &options_of("none", false));
     assert!(*stored.store.objects() == *today.store.objects());
     assert_eq!(String::from_utf8(stored.manifest).unwrap(), String::from_utf8(today.manifest).unwrap());
 }
@@ -92,7 +91,9 @@ fn every_fuzz_target_has_seeds() {
         }
         assert!(fs::read_dir(&dir).unwrap().count() >= seeds.len(), "{target}");
         let run = fuzzing::TARGETS.iter().find(|(name, _)| *name == target).unwrap().1;
-        seeds.iter().for_each(|seed| run(seed));
+        for seed in &seeds {
+            run(seed);
+        }
     }
     assert_eq!(seeds().len(), fuzzing::TARGETS.len());
 }
@@ -100,8 +101,8 @@ fn every_fuzz_target_has_seeds() {
 /// Good bytes of each kind, small.
 fn seeds() -> Vec<(&'static str, Vec<Vec<u8>>)> {
     let sample = Sample::new();
-    let open = write(&sample, options_of("none", false));
-    let sealed = write(&sample, options_of("zstd:1", true));
+    let open = write(&sample, &options_of("none", false));
+    let sealed = write(&sample, &options_of("zstd:1", true));
     let reader = open.open(&[]).unwrap();
     let page = |records: Vec<Vec<u8>>| {
         let count = u32::try_from(records.len()).unwrap().to_be_bytes().to_vec();
@@ -110,7 +111,12 @@ fn seeds() -> Vec<(&'static str, Vec<Vec<u8>>)> {
     let records = |table: &FileTable| table.encode().into_iter().map(|(_, bytes)| bytes).collect::<Vec<_>>();
     let mut index = Vec::new();
     for stream in &sample.streams {
-        reader.frames_of(stream.id, &mut |at| Ok(index.push(at))).unwrap();
+        reader
+            .frames_of(stream.id, &mut |at| {
+                index.push(at);
+                Ok(())
+            })
+            .unwrap();
     }
     let index: Vec<IndexRecord> = index.iter().map(FrameRef::record).collect();
     let mut frames = Vec::new();
@@ -136,7 +142,6 @@ fn seeds() -> Vec<(&'static str, Vec<Vec<u8>>)> {
         let at = u64::from_be_bytes(*bytes[bytes.len() - 48..].first_chunk().unwrap());
         bytes[usize::try_from(at).unwrap() + 34..].to_vec()
     };
-    assert_eq!(directory_key(b"a")[..2], [b'a', 0]);
     vec![
         ("manifest", vec![open.manifest.clone(), sealed.manifest.clone()]),
         ("keys", sealed.wrapped.iter().map(|key| key.encode().unwrap()).chain([vec![b'7'; 64]]).collect()),

@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::sample::*;
 use crate::archive::index::RUN_RECORDS;
@@ -13,7 +14,7 @@ fn everything_comes_back_with_every_codec_and_pack_size() {
         for pack_bytes in [1, 100_000, 256 << 20] {
             for recipients in [vec![], vec![key(1), key(2)]] {
                 let keys: Vec<_> = recipients.last().cloned().into_iter().collect();
-                let stored = write(&sample, options(codec.parse().unwrap(), pack_bytes, recipients));
+                let stored = write(&sample, &options(codec.parse().unwrap(), pack_bytes, recipients));
                 stored.check(&sample, &keys);
             }
         }
@@ -23,7 +24,7 @@ fn everything_comes_back_with_every_codec_and_pack_size() {
 #[test]
 fn packs_are_bounded_and_zero_pages_cost_nothing() {
     let sample = Sample::new();
-    let stored = write(&sample, options(Codec::None, 200_000, Vec::new()));
+    let stored = write(&sample, &options(Codec::None, 200_000, Vec::new()));
     let reader = stored.open(&[]).unwrap();
     assert!(reader.packs().len() > 1);
     for pack in reader.packs() {
@@ -86,6 +87,23 @@ fn threads_share_a_writer() {
     Stored { store, manifest, wrapped: writer.wrapped_keys() }.check(&sample, &[key(1)]);
 }
 
+/// Counts what is read.
+struct Counting {
+    store: MemoryStore,
+    bytes: AtomicU64,
+}
+
+impl ObjectSource for Counting {
+    fn read(&self, name: &str, offset: u64, length: u64) -> Result<::bytes::Bytes, ObjectError> {
+        self.bytes.fetch_add(length, Ordering::Relaxed);
+        self.store.read(name, offset, length)
+    }
+
+    fn size(&self, name: &str) -> Result<u64, ObjectError> {
+        self.store.size(name)
+    }
+}
+
 #[test]
 fn an_index_of_several_objects_is_one() {
     // More frames than an index object takes: windows of zeros, since they cost nothing.
@@ -95,7 +113,7 @@ fn an_index_of_several_objects_is_one() {
     let options = options(Codec::Zstd { level: 1 }, 256 << 20, Vec::new());
     let writer = ArchiveWriter::new(Arc::new(store.clone()), options.clone()).unwrap();
     let mut writers = [writer.pack_writer(), writer.pack_writer()];
-    let zeros = [0; 65536];
+    let zeros = vec![0; 65536];
     for number in (0..frames).rev() {
         // Two threads that take turns: neighbours are in different packs.
         let input = FrameInput {
@@ -107,7 +125,9 @@ fn an_index_of_several_objects_is_one() {
         };
         writers[usize::from(number % 2 == 0)].frame(&input).unwrap();
     }
-    writers.into_iter().for_each(|packs| packs.finish().unwrap());
+    for packs in writers {
+        packs.finish().unwrap();
+    }
     for segment in &sample.segments {
         writer.redo_segment(segment.start, segment.end, None, &mut segment.blocks.as_slice()).unwrap();
     }
@@ -130,6 +150,14 @@ fn an_index_of_several_objects_is_one() {
     let manifest = manifest(&sample, &options, contents, &writer).encode(None).unwrap();
     assert!(manifest.len() < 5000, "a manifest of {} bytes", manifest.len());
     let stored = Stored { store, manifest, wrapped: Vec::new() };
+    let source = Arc::new(Counting { store: stored.store.clone(), bytes: AtomicU64::new(0) });
+    let decoded = Manifest::decode(&stored.manifest).unwrap();
+    let partly = ArchiveReader::open(&decoded, source.clone(), &[], &[]).unwrap();
+    source.bytes.store(0, Ordering::Relaxed);
+    partly.find(StreamId::Space(SpaceId(77)), 5).unwrap().unwrap();
+    let read = source.bytes.load(Ordering::Relaxed);
+    assert!(read < 250_000 && read < index_bytes / 20, "{read} of {index_bytes} bytes were read for one window");
+
     let reader = stored.open(&[]).unwrap();
     let check = reader.verify_tables().unwrap();
     assert_eq!((check.frames, check.problems), (frames.into(), Vec::new()));

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::archive::manifest::{
-    BackupType, BinlogPosition, ByteCounts, LsnRange, Origin, PageCounts, RedoInfo, Server,
+    BackupType, BinlogPosition, ByteCounts, Hmac, LsnRange, Origin, PageCounts, RedoInfo, Server,
 };
 use crate::archive::memory::MemoryStore;
 use crate::archive::*;
@@ -195,7 +195,7 @@ pub struct Stored {
     pub wrapped: Vec<WrappedKey>,
 }
 
-pub fn write(sample: &Sample, options: WriterOptions) -> Stored {
+pub fn write(sample: &Sample, options: &WriterOptions) -> Stored {
     let store = MemoryStore::default();
     let writer = ArchiveWriter::new(Arc::new(store.clone()), options.clone()).unwrap();
     let mut packs = writer.pack_writer();
@@ -211,7 +211,7 @@ pub fn write(sample: &Sample, options: WriterOptions) -> Stored {
     }
     let contents = writer.finish(&sample.table).unwrap();
     assert_eq!(contents.total_bytes, writer.stored_bytes());
-    let manifest = manifest(sample, &options, contents, &writer);
+    let manifest = manifest(sample, options, contents, &writer);
     Stored { store, manifest: manifest.encode(writer.keys()).unwrap(), wrapped: writer.wrapped_keys() }
 }
 
@@ -251,7 +251,7 @@ pub fn manifest(sample: &Sample, options: &WriterOptions, contents: Contents, wr
         cipher: writer.cipher_info().unwrap(),
         contents,
         warnings: Vec::new(),
-        hmac: Default::default(),
+        hmac: Hmac::default(),
     }
 }
 

@@ -13,8 +13,8 @@ use crate::archive::*;
 fn archives() -> Vec<(Stored, Vec<RecipientKey>)> {
     let sample = Sample::new();
     vec![
-        (write(&sample, options(Codec::Zstd { level: 1 }, 40_000, Vec::new())), Vec::new()),
-        (write(&sample, options(Codec::Zstd { level: 1 }, 40_000, vec![key(1)])), vec![key(1)]),
+        (write(&sample, &options(Codec::Zstd { level: 1 }, 40_000, Vec::new())), Vec::new()),
+        (write(&sample, &options(Codec::Zstd { level: 1 }, 40_000, vec![key(1)])), vec![key(1)]),
     ]
 }
 
@@ -89,8 +89,8 @@ fn swapped_objects_are_noticed() {
                 };
                 swap();
                 let problems = stored.problems(&keys);
-                let named = |name: &str| problems.iter().any(|problem| problem.contains(name));
-                assert!(named(first) || named(second), "{first} for {second}: {problems:?}");
+                let blamed = |name: &str| problems.iter().any(|problem| problem.contains(name));
+                assert!(blamed(first) || blamed(second), "{first} for {second}: {problems:?}");
                 swap();
             }
         }
@@ -101,15 +101,15 @@ fn swapped_objects_are_noticed() {
 fn an_object_of_the_same_shape_from_another_backup_is_noticed() {
     // Same pages, same codec, so the same sizes; only the backup's id differs.
     let sample = Sample::new();
-    let stored = write(&sample, options(Codec::None, 40_000, Vec::new()));
+    let stored = write(&sample, &options(Codec::None, 40_000, Vec::new()));
     let other = WriterOptions {
         backup: "golden-20260314T150926Z-1a2b3c4e".parse().unwrap(),
         ..options(Codec::None, 40_000, Vec::new())
     };
-    let other = write(&sample, other);
+    let other = write(&sample, &other);
     let attempt =
         WriterOptions { attempt: "0123456789abcdee".parse().unwrap(), ..options(Codec::None, 40_000, Vec::new()) };
-    let attempt = write(&sample, attempt);
+    let attempt = write(&sample, &attempt);
     for foreign in [other, attempt] {
         for name in names(&stored) {
             let bytes = foreign.store.objects()[&name].clone();
@@ -121,7 +121,7 @@ fn an_object_of_the_same_shape_from_another_backup_is_noticed() {
             stored.store.objects().insert(name.clone(), bytes.clone());
         }
         assert!(!stored.problems(&[]).is_empty());
-        for (name, bytes) in write(&sample, options(Codec::None, 40_000, Vec::new())).store.objects().iter() {
+        for (name, bytes) in write(&sample, &options(Codec::None, 40_000, Vec::new())).store.objects().iter() {
             stored.store.objects().insert(name.clone(), bytes.clone());
         }
         assert_eq!(stored.problems(&[]), Vec::<String>::new());
@@ -138,7 +138,7 @@ fn swapped_frames_of_the_same_size_are_noticed() {
     sample.table.spaces.clear();
     sample.table.files.iter_mut().for_each(|file| file.bytes = 4096);
     for keys in [vec![], vec![key(1)]] {
-        let stored = write(&sample, options(Codec::None, 1 << 20, keys.clone()));
+        let stored = write(&sample, &options(Codec::None, 1 << 20, keys.clone()));
         stored.check(&sample, &keys);
         let frame = HEAD_BYTES + 2 + 16 + 2 + 4096 + if keys.is_empty() { 0 } else { 16 };
         expect_named(&stored, &keys, "pack-000001", "swapped frames", |bytes| {
@@ -210,7 +210,7 @@ fn a_wrong_key_is_told_from_damage() {
 #[test]
 fn saying_not_encrypted_does_not_help_a_forger() {
     let sample = Sample::new();
-    let forged = write(&sample, options(Codec::None, 1 << 20, Vec::new()));
+    let forged = write(&sample, &options(Codec::None, 1 << 20, Vec::new()));
     let error = forged.open(&[key(1)]).err().unwrap();
     assert!(matches!(error, ArchiveError::NotEncrypted { .. }), "{error}");
 }
@@ -218,7 +218,7 @@ fn saying_not_encrypted_does_not_help_a_forger() {
 #[test]
 fn another_recipient_can_be_added_later() {
     let sample = Sample::new();
-    let mut stored = write(&sample, options(Codec::Lz4, 1 << 20, vec![key(1)]));
+    let mut stored = write(&sample, &options(Codec::Lz4, 1 << 20, vec![key(1)]));
     let id = options(Codec::Lz4, 0, Vec::new()).backup;
     let keys = ArchiveKeys::unwrap(&id, &stored.wrapped, &[key(1)]).unwrap();
     stored.wrapped.push(keys.wrap(&id, &key(9)).unwrap());
@@ -235,9 +235,9 @@ fn names_do_not_leak() {
     };
     let sample = Sample::new();
     let row = &sample.streams[0].bytes[..64];
-    let open = write(&sample, options(Codec::None, 1 << 20, Vec::new()));
+    let open = write(&sample, &options(Codec::None, 1 << 20, Vec::new()));
     assert!(holds(&open, b"secret_table_0") && holds(&open, row), "else this test sees nothing");
-    let sealed = write(&sample, options(Codec::None, 1 << 20, vec![key(1)]));
+    let sealed = write(&sample, &options(Codec::None, 1 << 20, vec![key(1)]));
     assert!(!holds(&sealed, b"secret") && !holds(&sealed, b".ibd") && !holds(&sealed, row));
 }
 
@@ -269,7 +269,7 @@ fn any_change_of_a_sealed_manifest_is_noticed() {
 #[test]
 fn manifests_of_other_versions() {
     let sample = Sample::new();
-    let stored = write(&sample, options(Codec::None, 1 << 20, Vec::new()));
+    let stored = write(&sample, &options(Codec::None, 1 << 20, Vec::new()));
     let text = String::from_utf8(stored.manifest).unwrap();
     let newer = Manifest::decode(text.replacen("\"format\": 1", "\"format\": 2", 1).as_bytes()).unwrap_err();
     assert!(matches!(&newer, ArchiveError::Unsupported { what, .. } if what.contains("format number 2")), "{newer}");
