@@ -1,5 +1,6 @@
 //! Whole archives: round trips, what must not become complete, tampering, golden bytes.
 
+mod disagree;
 mod golden;
 mod round_trip;
 pub(super) mod sample;
