@@ -56,7 +56,8 @@ pub(super) fn classify(error: &Error) -> Class {
     let text = whole_text(error);
     match error {
         _ if text.contains("NoSuchBucket") || text.contains("ContainerNotFound") => Class::NoBucket,
-        Error::NotFound { .. } => Class::Missing,
+        _ if text.contains("InvalidAccessKeyId") => Class::Denied,
+        Error::NotFound { .. } => missing(&text),
         Error::AlreadyExists { .. } => Class::Exists,
         Error::Precondition { .. } | Error::NotModified { .. } => Class::Changed,
         // Short-lived credentials are renewed by the client; the request that met their end is tried again.
@@ -66,6 +67,17 @@ pub(super) fn classify(error: &Error) -> Class {
         Error::Generic { store: "LocalFileSystem", .. } => classify_local(error),
         Error::Generic { .. } => classify_remote(error, &text),
         _ => Class::Final,
+    }
+}
+
+/// "404 Not Found", unless it is something else than the object that was not found: an account, a user. To take that
+/// for a missing object could mean to take a committed backup for none.
+fn missing(text: &str) -> Class {
+    const OBJECTS: [&str; 6] =
+        ["NoSuchKey", "NoSuchUpload", "NoSuchVersion", "NotFound", "BlobNotFound", "ResourceNotFound"];
+    match element(text, "Code").or_else(|| element(text, "code")) {
+        Some(code) if !OBJECTS.contains(&code.as_str()) => Class::Final,
+        _ => Class::Missing,
     }
 }
 
@@ -79,7 +91,12 @@ fn classify_local(error: &Error) -> Class {
 
 fn classify_remote(error: &Error, text: &str) -> Class {
     if let Some(status) = status_of(text) {
+        // Listings and multipart calls report these without a variant of their own.
         return match status {
+            401 | 403 => Class::Denied,
+            404 => missing(text),
+            409 => Class::Exists,
+            412 => Class::Changed,
             501 => Class::Unsupported,
             408 | 425 | 429 | 500.. => Class::Again,
             _ => Class::Final,
@@ -224,9 +241,12 @@ mod tests {
         for never in ["400 Bad Request: <Code>InvalidArgument</Code>", "405 Method Not Allowed: "] {
             assert_eq!(classify(&answer(never)), Class::Final, "{never}");
         }
+        assert_eq!(classify(&answer("403 Forbidden: <Code>AccessDenied</Code>")), Class::Denied);
         assert_eq!(classify(&answer("501 Not Implemented: ")), Class::Unsupported);
         assert_eq!(classify(&answer("400 Bad Request: <Code>ExpiredToken</Code>")), Class::Again);
         assert_eq!(classify(&answer("404 Not Found: <Code>NoSuchBucket</Code>")), Class::NoBucket);
+        assert_eq!(classify(&answer("404 Not Found: <Code>NoSuchKey</Code>")), Class::Missing);
+        assert_eq!(classify(&answer("404 Not Found: <Code>XAdminUserNotFound</Code>")), Class::Final);
     }
 
     #[test]

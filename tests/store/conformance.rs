@@ -111,7 +111,11 @@ async fn lists_and_resolves(repository: &Repository) {
     let listed = repository.list().await.unwrap();
     let of_name: Vec<_> = listed.iter().filter(|found| found.id.name() == "listed").collect();
     assert_eq!(of_name.iter().map(|found| &found.id).collect::<Vec<_>>(), [&ids[0], &ids[1], &ids[2], &unfinished]);
-    assert!(of_name[..3].iter().all(|found| matches!(&found.state, BackupState::Complete { manifest } if !manifest.is_empty())));
+    assert!(
+        of_name[..3]
+            .iter()
+            .all(|found| matches!(&found.state, BackupState::Complete { manifest } if !manifest.is_empty()))
+    );
     assert_eq!(of_name[3].state, BackupState::Running);
 
     assert_eq!(repository.resolve("listed").await.unwrap(), ids[2], "the newest that is complete");

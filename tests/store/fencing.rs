@@ -136,7 +136,7 @@ async fn a_run_is_told_that_its_backup_was_taken_away() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lease_outlives_a_store_that_is_away_for_a_while() {
-    let Faulty { proxy, repository, .. } = Faulty::start().await;
+    let Faulty { proxy, repository, server: _server } = Faulty::start().await;
     let id = id();
     let run = begin(&repository, &id).await;
     proxy.fail(6, Fault::Answer(503, "SlowDown"), |request| request.is("PUT", "lease.json"));
@@ -152,7 +152,7 @@ async fn a_lease_outlives_a_store_that_is_away_for_a_while() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lease_that_cannot_be_renewed_for_long_is_lost() {
     let shorter = |settings: &mut StoreSettings| settings.patience = Duration::from_secs(3);
-    let Faulty { proxy, repository, .. } = Faulty::start_with(shorter).await;
+    let Faulty { proxy, repository, server: _server } = Faulty::start_with(shorter).await;
     let run = begin(&repository, &id()).await;
     proxy.fail(usize::MAX, Fault::Answer(503, "SlowDown"), |request| request.is("PUT", "lease.json"));
     let begun = Instant::now();
@@ -163,7 +163,7 @@ async fn a_lease_that_cannot_be_renewed_for_long_is_lost() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_without_compare_and_swap_still_has_leases() {
-    let Faulty { proxy, repository, .. } = Faulty::start().await;
+    let Faulty { proxy, repository, server: _server } = Faulty::start().await;
     let id = id();
     let run = begin(&repository, &id).await;
     // As a server answers that does not know the header.

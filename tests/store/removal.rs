@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use stillframe::store::{BackupState, Capabilities, Removal, StoreError, StoreSettings};
 
-use crate::help::{Faulty, backup, begin, begin_on, directory, files_below, id_at, manifest, open, pattern, quick, write};
+use crate::help::{
+    Faulty, backup, begin, begin_on, directory, files_below, id_at, manifest, open, pattern, quick, write,
+};
 use crate::support::proxy::{Fault, Request};
 use crate::support::s3::S3Server;
 
@@ -40,7 +42,8 @@ async fn a_dead_child_is_claimed_before_its_parent_goes() {
     let folder = tempfile::tempdir().unwrap();
     let url = format!("file://{}/store", folder.path().display());
     let settings = quick(StoreSettings::new::<String, String>([]));
-    let stopped = StoreSettings { lease_every: Duration::from_mins(10), lease_valid: Duration::from_secs(1), ..settings };
+    let stopped =
+        StoreSettings { lease_every: Duration::from_mins(10), lease_valid: Duration::from_secs(1), ..settings };
     let repository = open(&url, stopped).await;
     repository.probe().await.unwrap();
     let (base, child) = (id_at("base", 0), id_at("child", 1));
@@ -49,7 +52,10 @@ async fn a_dead_child_is_claimed_before_its_parent_goes() {
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert_eq!(repository.delete(&base).await.unwrap(), Removal::Removed);
     let error = zombie.commit(&manifest(&child, zombie.attempt(), Some(&base))).await.unwrap_err();
-    assert!(matches!(error, StoreError::Claimed { .. }), "an increment whose parent is gone must not appear: {error:?}");
+    assert!(
+        matches!(error, StoreError::Claimed { .. }),
+        "an increment whose parent is gone must not appear: {error:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -288,7 +288,8 @@ fn exchange(server: SocketAddr, message: &[u8]) -> io::Result<Vec<u8>> {
 fn answer(status: u16, code: &str) -> Vec<u8> {
     let body = format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>said by the proxy</Message></Error>");
     let length = body.len();
-    format!("HTTP/1.1 {status} Fault\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}").into_bytes()
+    let head = format!("HTTP/1.1 {status} Fault\r\nContent-Length: {length}\r\nETag: \"0\"\r\nConnection: close");
+    format!("{head}\r\n\r\n{body}").into_bytes()
 }
 
 fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
