@@ -164,8 +164,13 @@ fn forbidden(folder: &str, text: &str) -> Vec<String> {
 /// Words that give away the machine that something was written on.
 fn machine_words(text: &str) -> Vec<String> {
     // In pieces, for this file is read too.
-    let words = [("/wo", "rk/"), ("/ro", "ot/"), ("/ho", "me/"), ("/tmp", "/sf/")].map(|(a, b)| format!("{a}{b}"));
-    words.into_iter().filter(|word| text.contains(word.as_str())).collect()
+    let words = [("/wo", "rk/"), ("/ro", "ot/"), ("/tmp", "/sf/")].map(|(a, b)| format!("{a}{b}"));
+    // A path's beginning only: "network/" and "$dir/root/" are no machine's.
+    let begins = |at: usize| {
+        let before = text[..at].chars().next_back();
+        !before.is_some_and(|sign| sign.is_alphanumeric() || "_-.})".contains(sign))
+    };
+    words.into_iter().filter(|word| text.match_indices(word.as_str()).any(|(at, _)| begins(at))).collect()
 }
 
 #[test]
@@ -225,5 +230,5 @@ fn planted_uses_are_found() {
 #[test]
 fn planted_machine_words_are_found() {
     assert_eq!(machine_words(&["see /wo", "rk/shared"].concat()).len(), 1);
-    assert!(machine_words("a framework/and a network/path").is_empty());
+    assert!(machine_words("a framework/and a net/work/path, \"$dir/root/usr\"").is_empty());
 }

@@ -49,7 +49,8 @@ pub async fn assert_nothing_left(server: &Server) {
     // Only one consumer can be registered: that this works proves that none is.
     let (taken,): (i64,) = server.row("SELECT innodb_redo_log_consumer_register()").await;
     assert_eq!(taken, 0, "a redo consumer was left");
-    let left: Vec<_> = std::fs::read_dir(server.root().join("spool")).map(|dir| dir.flatten().collect()).unwrap_or_default();
+    let left: Vec<_> =
+        std::fs::read_dir(server.root().join("spool")).map(|dir| dir.flatten().collect()).unwrap_or_default();
     assert!(left.is_empty(), "spool files were left: {left:?}");
 }
 

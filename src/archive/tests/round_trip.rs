@@ -1,3 +1,5 @@
+//! What goes into an archive comes out of it, whatever the codec and the keys.
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
