@@ -46,16 +46,18 @@ pub use codec::Codec;
 pub use digest::Digest;
 pub use error::ArchiveError;
 pub use filetable::{FileEntry, FileTable, Location, PieceEntry, SpaceEntry, StoredFileKind};
-pub use frame::{FILE_UNIT, Frame, FrameInput, WINDOW_BYTES};
+pub use frame::{FILE_UNIT, Frame, FrameInput, Run, WINDOW_BYTES, ZeroRun};
 pub use id::{AttemptId, BackupId};
 pub use keys::{ArchiveKeys, RecipientKey, WrappedKey};
 pub use manifest::{Contents, Manifest};
 pub use object::{ObjectError, ObjectSink, ObjectSource, ObjectWriter};
+pub use object_reader::BlockRange;
 pub use packs::PackRef;
-pub use reader::{ArchiveReader, FrameRef};
+pub use reader::{ArchiveReader, FrameDecoder, FrameRef, OpenPack};
 pub use redo::RedoRef;
+pub use table::TableRef;
 pub use verify::{TableCheck, TableProblem};
-pub use writer::{ArchiveWriter, PackWriter, WriterOptions};
+pub use writer::{ArchiveWriter, DEFAULT_PACK_BYTES, PackWriter, WriterOptions};
 
 /// The number of the format that this code writes.
 pub const FORMAT: u16 = 1;
