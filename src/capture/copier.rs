@@ -95,7 +95,7 @@ pub fn copy_spaces(
             // A thread that was stopped by another's failure is not the reason.
             Err(CaptureError::Cancelled) if failure.is_some() => {}
             Err(error) if failure.is_none() || matches!(failure, Some(CaptureError::Cancelled)) => {
-                failure = Some(error)
+                failure = Some(error);
             }
             Err(_) => {}
         }
@@ -336,13 +336,13 @@ impl<'a> Worker<'a> {
                     self.summary.max_lsn = self.summary.max_lsn.max(view.lsn());
                     return Ok(Judged::Good);
                 }
-                Ok(Verified::Opaque(_)) => match self.find_key(space)? {
-                    Some(found) => key = Some(found),
-                    None => {
+                Ok(Verified::Opaque(_)) => {
+                    let Some(found) = self.find_key(space)? else {
                         self.summary.opaque += 1;
                         return Ok(Judged::Good);
-                    }
-                },
+                    };
+                    key = Some(found);
+                }
                 Err(fault) => return Ok(Judged::Bad(fault)),
             }
         }

@@ -339,12 +339,11 @@ impl Follow {
     }
 
     fn append(&mut self, raw: &[u8]) -> Result<(), CaptureError> {
-        let mut segment = match self.open.take() {
-            Some(segment) => segment,
-            None => {
-                let (file, blocks) = self.options.spool.file()?;
-                OpenSegment { start: self.at, file: BufWriter::with_capacity(READ_BYTES, file), blocks }
-            }
+        let mut segment = if let Some(segment) = self.open.take() {
+            segment
+        } else {
+            let (file, blocks) = self.options.spool.file()?;
+            OpenSegment { start: self.at, file: BufWriter::with_capacity(READ_BYTES, file), blocks }
         };
         segment.blocks.grow(LOG_BLOCK_SIZE)?;
         segment.file.write_all(raw).map_err(CaptureError::io("write spool file", segment.blocks.path()))?;

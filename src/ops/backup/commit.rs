@@ -97,7 +97,7 @@ fn build_manifest(
         format: u32::from(archive::FORMAT),
         id: attempt.id.clone(),
         name: attempt.id.name().to_owned(),
-        attempt: attempt.attempt.clone(),
+        attempt: attempt.try_id.clone(),
         labels: std::collections::BTreeMap::new(),
         origin: manifest::Origin::default(),
         backup_type: manifest::BackupType::Full,

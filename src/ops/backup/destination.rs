@@ -73,7 +73,7 @@ impl Destination {
             },
         )?;
         let destination = self.repository.url().to_string();
-        Ok(Attempt { id: self.id.clone(), attempt, run, writer: Arc::new(writer), destination })
+        Ok(Attempt { id: self.id.clone(), try_id: attempt, run, writer: Arc::new(writer), destination })
     }
 }
 
@@ -82,7 +82,7 @@ pub struct Attempt {
     /// The backup's id.
     pub id: BackupId,
     /// This try's id.
-    pub attempt: AttemptId,
+    pub try_id: AttemptId,
     /// Its lease and its objects.
     pub run: Run,
     /// The store, without secrets.

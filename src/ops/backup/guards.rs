@@ -47,7 +47,7 @@ impl Guards {
         F: Future<Output = Error> + Send + 'static,
     {
         let (work, watch, cause) = (self.work.clone(), self.watch.clone(), Arc::clone(&self.cause));
-        let _ = self.tasks.spawn(async move {
+        drop(self.tasks.spawn(async move {
             tokio::select! {
                 () = watch.cancelled() => {}
                 error = guard => {
@@ -56,7 +56,7 @@ impl Guards {
                     work.cancel();
                 }
             }
-        });
+        }));
     }
 
     /// Starts a companion of the work, which ends by itself when the work's token is cancelled.
@@ -64,7 +64,7 @@ impl Guards {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let _ = self.tasks.spawn(companion);
+        drop(self.tasks.spawn(companion));
     }
 
     /// Starts a companion on a thread of its own, under the same rule.

@@ -38,7 +38,7 @@ const WATCH_INTERVAL: Duration = Duration::from_millis(500);
 /// How often the uploader asks for a closed segment.
 const SEGMENT_POLL: Duration = Duration::from_millis(20);
 /// How long the redo up to the cut may take to appear: it is flushed already, so only a stalled server takes long.
-const FINISH_PATIENCE: Duration = Duration::from_secs(120);
+const FINISH_PATIENCE: Duration = Duration::from_mins(2);
 
 /// Registers this backup as a consumer of the server's redo, as the policy says. Comes before the checkpoint is
 /// read: the server keeps everything from the checkpoint of this moment on.

@@ -157,7 +157,7 @@ impl Worker<'_> {
     fn pages(&mut self, pack: &str, space: SpaceId, frame: &Frame) -> Result<(), Error> {
         let shared = self.shared;
         let tally =
-            shared.spaces.get(&space).ok_or_else(|| damaged(pack, format!("holds pages of unknown space {space}")))?;
+            shared.spaces.get(&space).ok_or_else(|| damaged(pack, &format!("holds pages of unknown space {space}")))?;
         let context = PageContext { space, flags: tally.flags, key: None };
         let size = tally.flags.physical_size().len();
         for run in frame.runs() {
@@ -165,7 +165,7 @@ impl Worker<'_> {
             for (page, bytes) in (first.0..).map(PageNo).zip(run.bytes.chunks(size)) {
                 if !is_legacy_doublewrite(space, tally.flags, page) {
                     let verdict = UnverifiedPage::new(bytes, page).verify(&context, &mut self.scratch);
-                    verdict.map_err(|fault| damaged(pack, format!("space {space}, page {page}: {fault}")))?;
+                    verdict.map_err(|fault| damaged(pack, &format!("space {space}, page {page}: {fault}")))?;
                 }
             }
             self.run(pack, space, first, run.bytes, size)?;
@@ -180,7 +180,7 @@ impl Worker<'_> {
         let path = shared
             .layout
             .file(number)
-            .ok_or_else(|| damaged(pack, format!("holds file {number}, which the file table does not have")))?;
+            .ok_or_else(|| damaged(pack, &format!("holds file {number}, which the file table does not have")))?;
         for run in frame.runs() {
             self.write(path, run.position, run.bytes)?;
         }
@@ -195,7 +195,7 @@ impl Worker<'_> {
         while !rest.is_empty() {
             let piece = layout
                 .piece_of(space, page)
-                .ok_or_else(|| damaged(pack, format!("page {page} lies behind the end of space {space}")))?;
+                .ok_or_else(|| damaged(pack, &format!("page {page} lies behind the end of space {space}")))?;
             let within = page.0.saturating_sub(piece.first_page.0);
             let room = usize::try_from(piece.pages.saturating_sub(within)).unwrap_or(usize::MAX).saturating_mul(size);
             let solid = rest.get(..room.min(rest.len())).unwrap_or(rest);
@@ -262,7 +262,7 @@ pub fn page_at(frame: &Frame, index: u32) -> PageNo {
     PageNo(u32::try_from(number).unwrap_or(u32::MAX))
 }
 
-fn damaged(object: &str, what: String) -> Error {
+fn damaged(object: &str, what: &str) -> Error {
     Error::new(ErrorKind::DamagedBackup, format!("{object}: {what}"))
 }
 

@@ -23,6 +23,7 @@ use crate::ops::error::{Error, ErrorKind};
 use crate::ops::options::ExternalFiles;
 
 use super::target::{self, Target};
+use crate::util::names::printable;
 
 /// The rule for one restore.
 #[derive(Debug)]
@@ -215,7 +216,10 @@ fn safe_relative(path: &Path) -> Result<&Path, Error> {
 }
 
 fn unsafe_path(path: &Path) -> Error {
-    Error::new(ErrorKind::DamagedBackup, format!("the backup names the file {path:?}, which would leave the target"))
+    Error::new(
+        ErrorKind::DamagedBackup,
+        format!("the backup names the file {}, which would leave the target", printable(path.as_os_str().as_bytes())),
+    )
 }
 
 #[cfg(test)]

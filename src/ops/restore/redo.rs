@@ -127,7 +127,7 @@ impl LogSet<'_> {
             let mut open = match self.open.take() {
                 Some(open) if open.left > 0 => open,
                 full => {
-                    self.close(full)?;
+                    Self::close(full)?;
                     self.next_file()?
                 }
             };
@@ -179,7 +179,7 @@ impl LogSet<'_> {
     }
 
     /// Gives a full file its planned size: zeros follow the log.
-    fn close(&mut self, open: Option<OpenFile>) -> Result<(), Error> {
+    fn close(open: Option<OpenFile>) -> Result<(), Error> {
         match open {
             Some(open) => open.file.set_len(open.size).map_err(|error| io_error("set the size of", &open.path, error)),
             None => Ok(()),
@@ -188,7 +188,7 @@ impl LogSet<'_> {
 
     fn finish(mut self) -> Result<RedoWritten, Error> {
         let open = self.open.take();
-        self.close(open)?;
+        Self::close(open)?;
         Ok(self.sum)
     }
 }

@@ -138,7 +138,7 @@ async fn supervise(child: &mut Child, log: &Path, cancel: &CancellationToken) ->
         tokio::select! {
             status = child.wait() => {
                 let status = status.map_err(|error| io_error("wait for the server of", log, error))?;
-                return Err(failed(format!("the server ended during recovery ({status})"), log));
+                return Err(failed(&format!("the server ended during recovery ({status})"), log));
             }
             () = cancel.cancelled() => {
                 stop(child).await?;
@@ -156,7 +156,7 @@ async fn supervise(child: &mut Child, log: &Path, cancel: &CancellationToken) ->
     if status.success() {
         return Ok(());
     }
-    Err(failed(format!("the server recovered but did not shut down cleanly ({status})"), log))
+    Err(failed(&format!("the server recovered but did not shut down cleanly ({status})"), log))
 }
 
 async fn stop(child: &mut Child) -> Result<std::process::ExitStatus, Error> {
@@ -169,7 +169,7 @@ async fn stop(child: &mut Child) -> Result<std::process::ExitStatus, Error> {
     })
 }
 
-fn failed(what: String, log: &Path) -> Error {
+fn failed(what: &str, log: &Path) -> Error {
     let text = std::fs::read(log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
     let lines: Vec<&str> = text.lines().collect();
     let tail = lines.get(lines.len().saturating_sub(LOG_TAIL_LINES)..).unwrap_or_default().join("\n");

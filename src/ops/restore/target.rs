@@ -246,13 +246,11 @@ fn remove_if_there(path: &Path) -> Result<(), Error> {
 fn refuse_running_server(datadir: &Path) -> Result<(), Error> {
     let path = datadir.join("ibdata1");
     let Ok(file) = File::options().read(true).write(true).open(&path) else { return Ok(()) };
-    match rustix::fs::fcntl_lock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(()),
-        Err(_) => {
-            let message = format!("a running server holds {}: stop it first", path.display());
-            Err(Error::new(ErrorKind::TargetInUse, message))
-        }
+    if rustix::fs::fcntl_lock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_ok() {
+        return Ok(());
     }
+    let message = format!("a running server holds {}: stop it first", path.display());
+    Err(Error::new(ErrorKind::TargetInUse, message))
 }
 
 fn inherited_owner(datadir: &Path) -> Result<Option<(u32, u32)>, Error> {
