@@ -19,14 +19,13 @@ use super::target::{FILE_MODE, Target, io_error};
 /// Without an index the server would begin with a new binlog and not look into the one that recovery needs.
 pub fn write_binlog_index(
     target: &Target,
-    manifest: &Manifest,
     table: &FileTable,
     layout: &Layout,
+    manifest: &Manifest,
 ) -> Result<(), Error> {
-    let Some(entry) = table.files.iter().find(|file| file.kind == StoredFileKind::BinlogTail) else { return Ok(()) };
-    let Some(binlog) = layout.file(entry.number) else { return Ok(()) };
+    let Some(binlog) = binlog(table, layout) else { return Ok(()) };
     let directory = binlog.parent().unwrap_or(target.datadir());
-    let path = directory.join(index_name(manifest, binlog));
+    let path = index_path(manifest, binlog);
     let name = binlog.file_name().unwrap_or_default().as_bytes();
     // The server reads a relative name as one below its data directory.
     let mut line =
@@ -35,10 +34,17 @@ pub fn write_binlog_index(
     write(target, &path, &line)
 }
 
-/// The name of the source's index, else what the server makes of the binlog's name.
-fn index_name(manifest: &Manifest, binlog: &Path) -> PathBuf {
+/// Where the binlog of the backup goes, if there is one.
+pub fn binlog<'l>(table: &FileTable, layout: &'l Layout) -> Option<&'l Path> {
+    let entry = table.files.iter().find(|file| file.kind == StoredFileKind::BinlogTail)?;
+    layout.file(entry.number)
+}
+
+/// Where its index goes: beside it, under the name that the source used, else what the server makes of the binlog's.
+pub fn index_path(manifest: &Manifest, binlog: &Path) -> PathBuf {
+    let default = binlog.with_extension("index");
     let setting = manifest.server.settings.get("log_bin_index").map(Path::new).and_then(Path::file_name);
-    setting.map_or_else(|| binlog.with_extension("index").file_name().unwrap_or_default().into(), PathBuf::from)
+    setting.map_or_else(|| default.clone(), |name| default.with_file_name(name))
 }
 
 /// Writes the settings that keep the restored server to itself.

@@ -95,6 +95,7 @@ async fn check_target(
         page_size: manifest.server.page_size,
         lower_case_table_names: manifest.server.lower_case_table_names,
         settings: settings::needed(manifest, table, layout, &options.datadir),
+        recovery: settings::for_recovery(manifest),
     };
     if let Some(mysqld) = &options.mysqld {
         server::check(&server::probe(mysqld, &options.datadir).await?, &needs)?;
@@ -185,7 +186,7 @@ fn fill(
     written.bytes.fetched = written.bytes.fetched.saturating_add(redo.fetched);
     written.bytes.written = written.bytes.written.saturating_add(redo.written);
     written.files = written.files.saturating_add(redo.files);
-    files::write_binlog_index(target, manifest, table, layout)?;
+    files::write_binlog_index(target, table, layout, manifest)?;
     if !options.keep_replication {
         files::write_isolation(target)?;
     }

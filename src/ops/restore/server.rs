@@ -11,6 +11,8 @@
 //! Isolated means: no network, no replication, no events, a socket and a log of its own in a private directory.
 //! Which data directory and which files are there is the caller's business.
 
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -18,6 +20,7 @@ use std::time::Duration;
 use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 
+use crate::archive::id::AttemptId;
 use crate::innodb::ids::PageSize;
 use crate::innodb::version::ServerVersion;
 use crate::ops::error::{Error, ErrorKind};
@@ -50,6 +53,8 @@ pub struct Needs {
     pub lower_case_table_names: u32,
     /// Settings that must be given to open the directory, as `name=value`.
     pub settings: Vec<String>,
+    /// Further options of the one run that recovers it.
+    pub recovery: Vec<String>,
 }
 
 /// Asks the server at `mysqld` for its version and the defaults that an option file of its own may set.
@@ -98,7 +103,7 @@ pub fn check(server: &ServerSettings, needs: &Needs) -> Result<(), Error> {
 
 /// Starts the server on the restored directory, waits until it has recovered, and shuts it down cleanly.
 pub async fn recover(mysqld: &Path, target: &Target, needs: &Needs, cancel: &CancellationToken) -> Result<(), Error> {
-    let private = tempfile_dir()?;
+    let private = private_dir()?;
     let log = private.join("recovery.err");
     let mut child = spawn(mysqld, target, needs, &private, &log)?;
     let outcome = supervise(&mut child, &log, cancel).await;
@@ -108,7 +113,9 @@ pub async fn recover(mysqld: &Path, target: &Target, needs: &Needs, cancel: &Can
 
 fn spawn(mysqld: &Path, target: &Target, needs: &Needs, private: &Path, log: &Path) -> Result<Child, Error> {
     let mut command = Command::new(mysqld);
+    // An option file may name directories of a server that lives: nothing of it may be used here.
     let _ = command
+        .arg("--no-defaults")
         .arg(format!("--datadir={}", target.datadir().display()))
         .arg(format!("--socket={}", private.join("s").display()))
         .arg(format!("--pid-file={}", private.join("pid").display()))
@@ -118,6 +125,7 @@ fn spawn(mysqld: &Path, target: &Target, needs: &Needs, private: &Path, log: &Pa
         .args(["--skip-networking", "--skip-replica-start", "--event-scheduler=OFF", "--mysqlx=OFF"])
         .args(["--log-error-verbosity=3", "--innodb-buffer-pool-load-at-startup=OFF"])
         .args(needs.settings.iter().map(|setting| format!("--{setting}")))
+        .args(needs.recovery.iter().map(|option| format!("--{option}")))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -193,10 +201,11 @@ fn variable(help: &str, name: &str) -> Option<u32> {
     })
 }
 
-/// A private directory with a short path: a socket's path may have 107 bytes only.
-fn tempfile_dir() -> Result<PathBuf, Error> {
-    let path = std::env::temp_dir().join(format!("stillframe-{}", std::process::id()));
-    std::fs::create_dir_all(&path).map_err(|error| io_error("create", &path, error))?;
+/// A private directory with a short path: a socket's path may have 107 bytes only. Its name cannot be guessed, and
+/// one that is there already is never used.
+fn private_dir() -> Result<PathBuf, Error> {
+    let path = std::env::temp_dir().join(format!("stillframe-{}", AttemptId::generate()));
+    DirBuilder::new().mode(0o700).create(&path).map_err(|error| io_error("create", &path, error))?;
     Ok(path)
 }
 
@@ -210,6 +219,7 @@ mod tests {
             page_size: PageSize::DEFAULT,
             lower_case_table_names: 0,
             settings: Vec::new(),
+            recovery: Vec::new(),
         }
     }
 

@@ -4,6 +4,7 @@
 //!   always             innodb_page_size, lower_case_table_names, if they are not the server's defaults
 //!   system tablespace  innodb_data_file_path; innodb_data_home_dir where its files lie elsewhere
 //!   undo elsewhere     innodb_undo_directory        other files elsewhere   innodb_directories
+//!   binary log         log_bin, log_bin_index, where name or place are not the server's defaults
 //! ```
 //! A directory that holds everything itself, with default settings, needs none.
 
@@ -14,6 +15,7 @@ use crate::archive::filetable::FileTable;
 use crate::archive::manifest::Manifest;
 use crate::innodb::ids::{PageSize, SpaceId};
 
+use super::files;
 use super::placement::Layout;
 
 const DEFAULT_DATA_FILE_PATH: &str = "ibdata1:12M:autoextend";
@@ -49,7 +51,32 @@ pub fn needed(manifest: &Manifest, table: &FileTable, layout: &Layout, datadir: 
         let list: Vec<String> = others.iter().map(|dir| dir.display().to_string()).collect();
         settings.push(format!("innodb_directories={}", list.join(";")));
     }
+    binlog(manifest, table, layout, datadir, &mut settings);
     settings
+}
+
+/// A server that does not find the binlog of the backup would roll back what is committed in it.
+fn binlog(manifest: &Manifest, table: &FileTable, layout: &Layout, datadir: &Path, settings: &mut Vec<String>) {
+    let Some(path) = files::binlog(table, layout) else { return };
+    let base = path.with_extension("");
+    if base != datadir.join("binlog") {
+        settings.push(format!("log_bin={}", base.display()));
+    }
+    let index = files::index_path(manifest, path);
+    if index != path.with_extension("index") {
+        settings.push(format!("log_bin_index={}", index.display()));
+    }
+}
+
+/// Options of the one run that recovers the directory: the binary log and its GTIDs go on as they were.
+pub fn for_recovery(manifest: &Manifest) -> Vec<String> {
+    if manifest.binlog.is_none() {
+        return vec!["skip-log-bin".to_owned()];
+    }
+    match manifest.server.settings.get("gtid_mode").map(String::as_str) {
+        Some("ON") => vec!["gtid-mode=ON".to_owned(), "enforce-gtid-consistency=ON".to_owned()],
+        _ => Vec::new(),
+    }
 }
 
 /// The system tablespace's files keep their names and sizes, which the setting must repeat; where they lie may change.
