@@ -152,16 +152,13 @@ fn azure(container: &str, settings: &StoreSettings) -> MicrosoftAzureBuilder {
 }
 
 /// Gives a builder every variable of its cloud that it knows, but for the bucket, which the URL names.
-fn configured<B, K: FromStr>(
+fn configured<B, K: FromStr + Clone>(
     builder: B,
     prefix: &str,
     settings: &StoreSettings,
     taken: impl Fn(K) -> bool,
     with: impl Fn(B, K, String) -> B,
-) -> B
-where
-    K: Clone,
-{
+) -> B {
     let known = settings.environment.iter().filter(|(name, _)| name.starts_with(prefix)).filter_map(|(name, value)| {
         let key: K = name.to_ascii_lowercase().parse().ok()?;
         (!taken(key.clone())).then(|| (key, value.clone()))

@@ -106,13 +106,13 @@ fn classify_remote(error: &Error, text: &str) -> Class {
     if text.contains("certificate") || is_without_credentials(text) {
         return Class::Final;
     }
+    if text.contains("redirect") {
+        return Class::Final;
+    }
     match find::<HttpError>(error).map(HttpError::kind) {
         Some(HttpErrorKind::Decode) => Class::Final,
-        Some(_) => Class::Again,
-        // An error in the body of a successful answer ("200 OK", then SlowDown), or an answer cut short.
-        None if text.contains("error response") || text.contains("body") => Class::Again,
-        None if text.contains("BareRedirect") || text.contains("redirect") => Class::Final,
-        None => Class::Again,
+        // The network; or an error in the body of a successful answer ("200 OK", then SlowDown); or one cut short.
+        _ => Class::Again,
     }
 }
 

@@ -177,7 +177,7 @@ impl Holder {
     }
 
     async fn renew(&mut self) -> Result<(), Trouble> {
-        let patience = self.patience();
+        let patience = one_try();
         let key = self.repository.layout.lease(&self.record.id);
         self.record.sequence = self.record.sequence.saturating_add(1);
         self.record.uploads = self.uploads.open();
@@ -211,7 +211,7 @@ impl Holder {
     async fn adopt(&mut self, newest: &Bytes) -> Result<bool, Trouble> {
         self.look_for_claim().await?;
         let key = self.repository.layout.lease(&self.record.id);
-        let found = match self.repository.client.get(&key, &self.patience()).await {
+        let found = match self.repository.client.get(&key, &one_try()).await {
             Ok(found) => found,
             Err(failed) if failed.is(Class::Missing) => {
                 return Err(Trouble::Lost(Lost::Taken("it was deleted".to_owned())));
@@ -240,7 +240,7 @@ impl Holder {
         let key = self.repository.layout.manifest(&self.record.id);
         // Missing is as it should be, and "denied" is what it looks like without permission to list. Any other
         // failure is the renewal's to report.
-        let Ok(found) = self.repository.client.get(&key, &self.patience()).await else { return Ok(()) };
+        let Ok(found) = self.repository.client.get(&key, &one_try()).await else { return Ok(()) };
         match Head::decode(&self.record.id, &found.bytes) {
             Ok(Head::Tombstone) => Err(Trouble::Lost(Lost::Claimed)),
             Ok(Head::Manifest { attempt, .. }) if attempt != self.record.attempt => {
@@ -253,9 +253,9 @@ impl Holder {
     fn is_cloud(&self) -> bool {
         matches!(self.repository.client.parts(), super::connect::Parts::Cloud(_))
     }
+}
 
-    /// One try: the next renewal is the next.
-    fn patience(&self) -> Patience {
-        Patience { attempt: RENEWAL_TRY, total: Duration::ZERO, cancel: CancellationToken::new() }
-    }
+/// One try: the next renewal is the next.
+fn one_try() -> Patience {
+    Patience { attempt: RENEWAL_TRY, total: Duration::ZERO, cancel: CancellationToken::new() }
 }

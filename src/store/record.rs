@@ -77,7 +77,8 @@ pub(super) struct OpenUpload {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Tombstone {
-    tombstone: bool,
+    #[serde(rename = "tombstone")]
+    dead: bool,
     id: BackupId,
     /// Why: "deleted", "stale" or "abandoned".
     reason: String,
@@ -88,17 +89,17 @@ pub(super) struct Tombstone {
 impl Tombstone {
     pub(super) fn new(id: &BackupId, reason: &str, time: Timestamp) -> Self {
         let nonce = AttemptId::generate().to_string();
-        Self { tombstone: true, id: id.clone(), reason: reason.to_owned(), time, nonce }
+        Self { dead: true, id: id.clone(), reason: reason.to_owned(), time, nonce }
     }
 
     /// What a tombstone beside a manifest becomes when the deletion found the backup in use.
     pub(super) fn withdrawn(id: &BackupId, time: Timestamp) -> Self {
-        Self { tombstone: false, ..Self::new(id, "withdrawn", time) }
+        Self { dead: false, ..Self::new(id, "withdrawn", time) }
     }
 
     /// Whether these bytes, found beside a manifest, condemn it. What cannot be read does: a tombstone once was there.
     pub(super) fn condemns(bytes: &[u8]) -> bool {
-        serde_json::from_slice::<Self>(bytes).map_or(true, |found| found.tombstone)
+        serde_json::from_slice::<Self>(bytes).map_or(true, |found| found.dead)
     }
 }
 

@@ -13,6 +13,7 @@
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
+use tokio_util::sync::CancellationToken;
 
 use crate::archive::id::BackupId;
 use crate::util::clock;
@@ -187,7 +188,8 @@ impl Repository {
     }
 
     async fn try_clear(&self, id: &BackupId) -> Result<(), StoreError> {
-        let patience = self.client.first();
+        // Thousands of objects: a moment's trouble with one must not end it.
+        let patience = self.client.steady(&CancellationToken::new());
         if let Some((lease, _)) = self.lease(id).await.or_else(damaged_is_none)? {
             self.abort_uploads(&lease).await;
         }

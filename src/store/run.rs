@@ -105,11 +105,11 @@ impl Repository {
         let keeper = Keeper::start(self.clone(), record, version, shared.uploads.clone());
         let run = Run { shared, keeper };
         // After the lease names the parent: a deletion either sees the lease, or is seen here.
-        if let Some(parent) = parent {
-            if let Err(error) = self.read_manifest(&parent).await {
-                run.abandon().await;
-                return Err(error);
-            }
+        if let Some(parent) = parent
+            && let Err(error) = self.read_manifest(&parent).await
+        {
+            run.abandon().await;
+            return Err(error);
         }
         Ok(run)
     }
@@ -172,10 +172,7 @@ impl Repository {
         let mine = decode(bytes)?;
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(2));
         loop {
-            let failed = match self.client.create(&key, bytes.clone().into(), patience).await {
-                Ok(_) => return Ok(mine),
-                Err(failed) => failed,
-            };
+            let Err(failed) = self.client.create(&key, bytes.clone().into(), patience).await else { return Ok(mine) };
             if failed.is_cancelled() {
                 return Err(StoreError::Cancelled);
             }
@@ -232,10 +229,7 @@ impl Run {
         let (key, bytes) = (repository.layout.key(id, key_id), Bytes::from(bytes));
         self.shared.remember(key.clone());
         let patience = repository.client.steady(cancel);
-        let failed = match repository.client.create(&key, bytes.clone().into(), &patience).await {
-            Ok(_) => return Ok(()),
-            Err(failed) => failed,
-        };
+        let Err(failed) = repository.client.create(&key, bytes.clone().into(), &patience).await else { return Ok(()) };
         match repository.client.get(&key, &patience).await {
             Ok(found) if found.bytes == bytes => Ok(()),
             // Left by an attempt at this id that died before: its data key opens nothing that will be committed.
