@@ -1,7 +1,8 @@
 //! The store against real backends: a directory, and a real S3 server, with and without a proxy that makes requests
 //! fail.
 
-#![allow(missing_docs, clippy::unused_async)]
+#![allow(missing_docs, dead_code, reason = "each test uses a part of it")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "what fails, fails the test")]
 
 mod support {
     #[path = "../support/proxy.rs"]

@@ -8,7 +8,7 @@ use stillframe::store::{BackupState, RunOptions, StoreError, StoreSettings};
 use tokio_util::sync::CancellationToken;
 
 use crate::help::{Faulty, backup, begin, blocking, files_below, id, manifest, pattern, read, write};
-use crate::support::proxy::{Fault, Request};
+use crate::support::proxy::{Fault, Hits, Request};
 
 const SIZE: usize = (16 << 20) + 777;
 
@@ -27,10 +27,10 @@ async fn upload_survives(faulty: &Faulty) {
 #[tokio::test(flavor = "multi_thread")]
 async fn busy_answers_and_resets_on_any_request_are_survived() {
     let faulty = Faulty::start().await;
-    let faults =
+    let kinds =
         [Fault::Answer(503, "SlowDown"), Fault::Reset, Fault::Answer(500, "InternalError"), Fault::LoseAnswerAndReset];
     let mut hits = Vec::new();
-    for fault in faults {
+    for fault in kinds {
         hits.push(faulty.proxy.fail(2, fault, Request::is_part));
         hits.push(
             faulty.proxy.fail(1, fault, |request| request.method == "POST" && request.query.starts_with("uploads")),
@@ -39,7 +39,7 @@ async fn busy_answers_and_resets_on_any_request_are_survived() {
         hits.push(faulty.proxy.fail(1, fault, |request| request.is("HEAD", "pack")));
     }
     upload_survives(&faulty).await;
-    assert!(hits.iter().all(|hits| hits.count() > 0), "{:?}", hits.iter().map(|hits| hits.count()).collect::<Vec<_>>());
+    assert!(hits.iter().all(|hits| hits.count() > 0), "{:?}", hits.iter().map(Hits::count).collect::<Vec<_>>());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -204,7 +204,7 @@ async fn bytes_in_flight_are_bounded_over_all_writers() {
     // Parts hang, so that what may be on its way is; writers then wait.
     faulty.proxy.fail(usize::MAX, Fault::Delay(Duration::from_secs(3)), Request::is_part);
     let writers: Vec<_> =
-        (0..4).map(|n| tokio::spawn(write(run.sink(), &["a", "b", "c", "d"][n], pattern(11 << 20)))).collect();
+        (0..4).map(|n| tokio::spawn(write(run.sink(), ["a", "b", "c", "d"][n], pattern(11 << 20)))).collect();
     tokio::time::sleep(Duration::from_millis(2500)).await;
     let parts = faulty.proxy.count(Request::is_part);
     assert!((1..=2).contains(&parts), "{parts} parts of 5 MiB on their way with 10 MiB allowed");

@@ -21,7 +21,8 @@ async fn two_runs_in_one_repository_do_not_disturb_each_other() {
     let (first, second) = (id_at("one", 0), id_at("two", 0));
     let (a, b) = tokio::join!(begin(&repository, &first), begin(&repository, &second));
     let (x, y) = tokio::join!(write(a.sink(), "pack", pattern(11 << 20)), write(b.sink(), "pack", pattern(7 << 20)));
-    (x.unwrap(), y.unwrap());
+    x.unwrap();
+    y.unwrap();
     let (x, y) = (manifest(&first, a.attempt(), None), manifest(&second, b.attempt(), None));
     b.commit(&y).await.unwrap();
     b.finish().await;

@@ -271,8 +271,9 @@ fn parse(head: &str) -> io::Result<Request> {
 
 fn content_length(head: &str) -> usize {
     let lengths = head.lines().filter_map(|line| line.split_once(':'));
-    let length = lengths.filter(|(name, _)| name.eq_ignore_ascii_case("content-length")).map(|(_, value)| value.trim());
-    length.last().and_then(|value| value.parse().ok()).unwrap_or(0)
+    let mut length =
+        lengths.filter(|(name, _)| name.eq_ignore_ascii_case("content-length")).map(|(_, value)| value.trim());
+    length.next().and_then(|value| value.parse().ok()).unwrap_or(0)
 }
 
 /// Sends a request and takes the whole answer; the server closes after it.
