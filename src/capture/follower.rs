@@ -77,11 +77,14 @@ pub struct CapturedRedo {
     pub encryption_block: Option<Vec<u8>>,
 }
 
+/// No block's LSN: the end is being asked for.
+const HOLD: u64 = u64::MAX;
+
 #[derive(Debug, Default)]
 struct Shared {
     /// Everything before this LSN is in the spool.
     position: AtomicU64,
-    /// Where to end; 0 while that is not known.
+    /// Where to end; 0 while that is not known, `HOLD` when it is about to be.
     target: AtomicU64,
     state: Mutex<State>,
 }
@@ -154,6 +157,13 @@ impl RedoFollower {
     /// True when the follower has ended, well or not.
     pub fn has_ended(&self) -> bool {
         self.shared.state().ended
+    }
+
+    /// Captures nothing more until [`Self::finish_at`] says where to end. Called just before the server is asked for that
+    /// LSN: without it a busy server's log may be captured past the answer by the time it is here. What was captured
+    /// so far was in the log before, so it ends at or before any LSN that the server names from now on.
+    pub fn hold(&self) {
+        self.shared.target.store(HOLD, Ordering::Release);
     }
 
     /// Ends the capture exactly at `lsn`, which must be flushed or about to be; waits at most `patience` for it.
@@ -302,7 +312,10 @@ impl Follow {
     }
 
     fn take_block(&mut self, raw: &mut [u8]) -> Result<Progress, CaptureError> {
-        let target = Lsn::new(self.shared.target.load(Ordering::Acquire));
+        let target = match self.shared.target.load(Ordering::Acquire) {
+            HOLD => return Ok(Progress::Waiting),
+            lsn => Lsn::new(lsn),
+        };
         let block = match decode_block(raw, self.at, self.key.as_ref()) {
             Ok(BlockRead::Valid(block)) => block,
             Ok(BlockRead::NotWritten) => return Ok(Progress::Waiting),
@@ -467,7 +480,14 @@ mod tests {
         write_file(redo.path(), 0, 8192, 8192 + 512 + 100, BLOCKS);
         let follower = follower(redo.path(), &spool);
         assert_eq!(follower.checkpoint(), Lsn::new(8192 + 512 + 100));
+        while follower.position() < Lsn::new(end_of_first) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        // From here on the server writes past the end before that is known.
+        follower.hold();
         write_file(redo.path(), 1, end_of_first, 0, 10);
+        std::thread::sleep(POLL * 5);
+        assert_eq!(follower.position(), Lsn::new(end_of_first), "nothing is captured meanwhile");
         let end = Lsn::new(end_of_first + 5 * 512 + 77);
         let captured = follower.finish_at(end, PATIENCE).unwrap();
         assert_eq!((captured.checkpoint, captured.end, captured.log_uuid), (Lsn::new(8804), end, 7));

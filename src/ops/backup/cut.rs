@@ -22,6 +22,7 @@ use crate::ops::options::BackupOptions;
 
 use super::destination::Destination;
 use super::files::Selected;
+use super::redo::RedoCapture;
 use super::source::Source;
 
 /// What was fixed at the cut.
@@ -47,11 +48,13 @@ pub struct BinlogTail {
 }
 
 /// Takes the cut.
+#[expect(clippy::too_many_arguments, reason = "all that a backup has gathered so far meets here")]
 pub async fn take(
     options: &BackupOptions,
     source: &Source,
     destination: &Destination,
     lock: &BackupLock,
+    redo: &RedoCapture,
     plan: &CopyPlan,
     selected: &Selected,
     stop: &CancellationToken,
@@ -67,6 +70,7 @@ pub async fn take(
     if source.info.log_bin {
         lock.rotate_binlog().await?;
     }
+    redo.hold();
     let status = lock.log_status().await?;
     let binlog = open_binlog(source, &status)?;
     let global_read_lock = if locked { lock.unlock_tables().await? } else { Duration::ZERO };

@@ -120,7 +120,7 @@ async fn copy_instance(
     guards.check()?;
 
     ctx.progress.step("cut");
-    let cut = cut::take(options, source, destination, &lock, &plan, &selected, stop).await?;
+    let cut = cut::take(options, source, destination, &lock, &redo, &plan, &selected, stop).await?;
     let captured = redo.finish_at(cut.status.lsn).await?;
     source.check_continuation(&cut.status, &pages)?;
     lock.check_held().await?;

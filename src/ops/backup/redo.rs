@@ -111,6 +111,11 @@ impl RedoCapture {
         Ok(Self { follower, finishing, uploader, watch, stop })
     }
 
+    /// Captures nothing more until the end is known: before the server is asked for it.
+    pub fn hold(&self) {
+        self.follower.hold();
+    }
+
     /// Ends the capture exactly at `lsn`. The consumer is let go.
     pub async fn finish_at(&self, lsn: Lsn) -> Result<CapturedRedo, Error> {
         self.finishing.store(true, Ordering::Release);
