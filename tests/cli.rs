@@ -14,7 +14,21 @@ fn stillframe(arguments: &[&str]) -> Command {
 }
 
 fn run(arguments: &[&str]) -> Output {
-    stillframe(arguments).output().expect("the binary starts")
+    outcome(&mut stillframe(arguments))
+}
+
+/// Runs it to its end, which must come soon: none of these has anything to wait for.
+fn outcome(command: &mut Command) -> Output {
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary starts");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while child.try_wait().expect("it can be asked").is_none() {
+        if Instant::now() >= deadline {
+            child.kill().expect("it can be ended");
+            panic!("{command:?} did not end");
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    child.wait_with_output().expect("its output is there")
 }
 
 fn code(output: &Output) -> i32 {
@@ -178,7 +192,7 @@ fn a_secret_on_the_command_line_is_refused_and_never_repeated() {
     let refused = stderr(&run(&["backup", "--password=geheim"]));
     assert!(refused.contains("--password-file"), "{refused}");
     // Not in the environment either, where help would show it.
-    let output = stillframe(&["list", "--help"]).env("STILLFRAME_STORE", "s3://key:geheim@bucket").output().unwrap();
+    let output = outcome(stillframe(&["list", "--help"]).env("STILLFRAME_STORE", "s3://key:geheim@bucket"));
     assert!(!stdout(&output).contains("geheim"));
 }
 
@@ -210,7 +224,7 @@ fn an_empty_store_has_an_empty_list() {
     let table = run(&["list", "--store", &store]);
     assert_eq!((code(&table), stdout(&table).as_str()), (0, ""), "{}", stderr(&table));
     assert!(stderr(&table).contains("no backups in file://"), "{}", stderr(&table));
-    let json = stillframe(&["list", "-o", "json"]).env("STILLFRAME_STORE", &store).output().unwrap();
+    let json = outcome(stillframe(&["list", "-o", "json"]).env("STILLFRAME_STORE", &store));
     assert_eq!(code(&json), 0);
     let list: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
     assert_eq!(list, serde_json::json!([]));
@@ -253,7 +267,7 @@ fn a_reader_that_leaves_is_no_failure_and_a_full_disk_is() {
 
 #[test]
 fn a_wrong_log_filter_is_a_usage_error() {
-    let output = stillframe(&["grants"]).env("STILLFRAME_LOG", "stillframe=loud").output().unwrap();
+    let output = outcome(stillframe(&["grants"]).env("STILLFRAME_LOG", "stillframe=loud"));
     assert_eq!(code(&output), 2);
     assert!(stderr(&output).contains("STILLFRAME_LOG"), "{}", stderr(&output));
 }

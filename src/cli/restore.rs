@@ -97,6 +97,7 @@ fn text(report: &RestoreReport) -> String {
         .row("Redo", redo_line(report.lsn.checkpoint.get(), report.lsn.end.get()))
         .row("Binary log", binlog_line(report.binlog.as_ref().map(|at| (at.file.as_str(), at.position))))
         .row("GTID set", output::gtid_set(&report.gtid_executed))
+        .rows("Start with", &report.settings)
         .rows("Isolated", &report.isolation)
         .rows("Warning", &report.warnings);
     fields.to_string()
@@ -189,6 +190,7 @@ mod tests {
             bytes: RestoreBytes { fetched: 1 << 30, written: 3 << 30 },
             files: 1,
             duration_seconds: 10,
+            settings: vec!["innodb_page_size=4096".into()],
             isolation: vec!["replication does not start by itself: RESET PERSIST skip_replica_start".into()],
             warnings: vec![],
         };
@@ -198,6 +200,7 @@ mod tests {
             "the first server that starts on it recovers it",
             "1.0 GiB fetched, 3.0 GiB written to 1 file\n",
             "GTID set    a:1-3,\n            b:1\n",
+            "Start with  innodb_page_size=4096\n",
             "Isolated    replication does not start",
         ] {
             assert!(text.contains(wanted), "{wanted} is not in\n{text}");
