@@ -93,12 +93,10 @@ fn from_consumer(error: ArchiveError) -> Error {
 impl From<StoreError> for Error {
     fn from(error: StoreError) -> Self {
         let kind = match &error {
-            StoreError::BadUrl { .. } => ErrorKind::Usage,
-            StoreError::Settings { .. }
-            | StoreError::Directory { .. }
+            StoreError::BadUrl { .. } | StoreError::Settings { .. } => ErrorKind::Usage,
+            StoreError::NoCreateOnly { .. } | StoreError::Foreign { .. } => ErrorKind::Preflight,
+            StoreError::Directory { .. }
             | StoreError::NoBucket { .. }
-            | StoreError::NoCreateOnly { .. }
-            | StoreError::Foreign { .. }
             | StoreError::Failed { .. }
             | StoreError::LeaseLost { .. }
             | StoreError::Stopped => ErrorKind::Store,
@@ -108,7 +106,8 @@ impl From<StoreError> for Error {
             StoreError::Incomplete { .. } => ErrorKind::IncompleteBackup,
             StoreError::Complete { .. } | StoreError::Protected { .. } => ErrorKind::Protected,
             StoreError::Missing { .. } | StoreError::Damaged { .. } => ErrorKind::DamagedBackup,
-            StoreError::Claimed { .. } | StoreError::Committed { .. } => ErrorKind::Cancelled,
+            StoreError::Claimed { .. } => ErrorKind::Cancelled,
+            StoreError::Committed { .. } => ErrorKind::Failed,
             StoreError::Cancelled => return Self::cancelled(),
         };
         caused(kind, error)

@@ -4,12 +4,13 @@ use crate::ops::context::Context;
 use crate::ops::error::Error;
 use crate::ops::options::DeleteOptions;
 use crate::ops::report::{DeleteReport, Removal};
-use crate::store::{self, Repository};
+use crate::ops::stored;
+use crate::store;
 
 /// Deletes a backup. Where the store keeps objects in spite of it, the report says so.
 pub async fn run(ctx: &Context, options: DeleteOptions) -> Result<DeleteReport, Error> {
     ctx.check()?;
-    let repository = Repository::open(&options.store).await?;
+    let repository = stored::open_existing(&options.store).await?;
     let id = repository.resolve(&options.backup).await?;
     ctx.check()?;
     let result = repository.delete(&id).await?.into();

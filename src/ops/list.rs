@@ -5,12 +5,13 @@ use crate::ops::context::Context;
 use crate::ops::error::Error;
 use crate::ops::options::ListOptions;
 use crate::ops::report::{BackupBytes, BackupState, BackupType, ListContents, ListEntry, LsnRange, ServerIdentity};
-use crate::store::{BackupState as StoredState, Repository, StoredBackup};
+use crate::ops::stored;
+use crate::store::{BackupState as StoredState, StoredBackup};
 
 /// Lists all backups of a store, oldest first.
 pub async fn run(ctx: &Context, options: ListOptions) -> Result<Vec<ListEntry>, Error> {
     ctx.check()?;
-    let repository = Repository::open(&options.store).await?;
+    let repository = stored::open_existing(&options.store).await?;
     let mut entries: Vec<ListEntry> = repository.list().await?.into_iter().map(entry).collect();
     entries.sort_by(|a, b| (a.start_time, &a.id).cmp(&(b.start_time, &b.id)));
     Ok(entries)

@@ -19,6 +19,7 @@ use crate::ops::context::Context;
 use crate::ops::error::{Error, ErrorKind};
 use crate::ops::options::{KeepRules, PruneOptions};
 use crate::ops::report::{PruneLine, PruneReport, Removal};
+use crate::ops::stored;
 use crate::store::{BackupState as StoredState, Repository};
 
 /// Prunes a store. One backup that cannot be removed does not keep the others.
@@ -27,7 +28,7 @@ pub async fn run(ctx: &Context, options: PruneOptions) -> Result<PruneReport, Er
         return Err(Error::new(ErrorKind::Usage, "prune needs a rule (--keep-last 7, --keep-daily 14, …) or --stale"));
     }
     ctx.check()?;
-    let repository = Repository::open(&options.store).await?;
+    let repository = stored::open_existing(&options.store).await?;
     let mut report = PruneReport { dry_run: options.dry_run, ..PruneReport::default() };
     let mut complete = Vec::new();
     let mut stale = Vec::new();
@@ -42,8 +43,9 @@ pub async fn run(ctx: &Context, options: PruneOptions) -> Result<PruneReport, Er
                     complete.push(Candidate { id: stored.id, parent: manifest.parent });
                 }
             }
-            StoredState::Stale => stale.push(stored.id),
-            StoredState::Running | StoredState::Deleted { .. } | StoredState::Damaged { .. } => {}
+            // A deletion that was interrupted is finished, too.
+            StoredState::Stale | StoredState::Deleted { remains: true } => stale.push(stored.id),
+            StoredState::Running | StoredState::Deleted { remains: false } | StoredState::Damaged { .. } => {}
         }
     }
     if !options.keep.is_empty() {
@@ -64,7 +66,7 @@ pub async fn run(ctx: &Context, options: PruneOptions) -> Result<PruneReport, Er
 }
 
 async fn remove(repository: &Repository, report: &mut PruneReport, id: &BackupId, dry_run: bool, stale: bool) {
-    let reason = if stale { "its run died" } else { "no rule keeps it" };
+    let reason = if stale { "its run died, or its deletion was interrupted" } else { "no rule keeps it" };
     let outcome = match (dry_run, stale) {
         (true, _) => Ok(Removal::WouldRemove),
         (false, true) => repository.remove_stale(id).await.map(Removal::from),

@@ -15,7 +15,7 @@ use crate::archive::keys::{RecipientKey, WrappedKey};
 use crate::archive::manifest::Manifest;
 use crate::ops::blocking;
 use crate::ops::error::{Error, ErrorKind};
-use crate::store::{Repository, StoreUrl};
+use crate::store::{Repository, StoreSettings, StoreUrl};
 
 /// A manifest and where it was found.
 pub struct Found {
@@ -25,9 +25,14 @@ pub struct Found {
     pub manifest: Manifest,
 }
 
+/// Opens a store to read in it: one whose directory is missing is not made.
+pub async fn open_existing(store: &StoreUrl) -> Result<Repository, Error> {
+    Ok(Repository::open_with(store, StoreSettings::from_env(), false).await?)
+}
+
 /// Finds the backup that `backup` (a name: the newest of it; or an id) means.
 pub async fn find(store: &StoreUrl, backup: &str) -> Result<Found, Error> {
-    let repository = Repository::open(store).await?;
+    let repository = open_existing(store).await?;
     let id = repository.resolve(backup).await?;
     let bytes = repository.read_manifest(&id).await?;
     let manifest = Manifest::decode(&bytes).map_err(Error::from)?;

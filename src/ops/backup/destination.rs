@@ -11,6 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
 
 use crate::archive::id::{AttemptId, BackupId};
 use crate::archive::keys::RecipientKey;
@@ -19,7 +20,7 @@ use crate::capture::Spool;
 use crate::ops::error::{Error, ErrorKind};
 use crate::ops::options::BackupOptions;
 use crate::ops::stored::read_key_files;
-use crate::store::{Repository, Run};
+use crate::store::{Repository, Run, RunOptions};
 
 use super::source::Source;
 
@@ -59,9 +60,10 @@ impl Destination {
     }
 
     /// Takes the lease and opens the archive.
-    pub async fn begin(&self) -> Result<Attempt, Error> {
+    pub async fn begin(&self, cancel: &CancellationToken) -> Result<Attempt, Error> {
         let attempt = AttemptId::generate();
-        let run = self.repository.begin(&self.id, &attempt).await?;
+        let options = RunOptions { cancel: cancel.clone(), ..RunOptions::default() };
+        let run = self.repository.begin_with(&self.id, &attempt, options).await?;
         let writer = ArchiveWriter::new(
             run.sink(),
             WriterOptions {

@@ -54,21 +54,23 @@ pub async fn run(ctx: &Context, options: BackupOptions) -> Result<BackupReport, 
         ctx.progress.message(warning);
     }
 
-    let attempt = unless_cancelled(ctx, destination.begin()).await?;
     let guards = Guards::new(&ctx.cancel);
+    let attempt = unless_cancelled(ctx, destination.begin(guards.token())).await?;
     guards.watch(attempt.lease_lost());
     let copied = copy_instance(ctx, &options, &source, &destination, &attempt, &guards).await;
     let outcome = match guards.judge(copied) {
         Ok(copied) => commit::commit(ctx, &options, &source, &attempt, copied, begun).await,
         Err(error) => Err(error),
     };
-    guards.release().await;
     match outcome {
         Ok(report) => {
             attempt.finish().await;
+            guards.release().await;
             Ok(report)
         }
         Err(error) => {
+            // Whatever still uploads must have stopped before its objects are removed.
+            guards.release().await;
             attempt.abandon().await;
             Err(error)
         }
