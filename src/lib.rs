@@ -12,6 +12,8 @@
 //! redo log. [`archive`] is the backup's own format, [`store`] is where archives live, [`mysql`] is the live
 //! server over SQL. [`ops`] puts them together, one verb a file; start reading at `ops/backup/mod.rs`.
 
+#[cfg(feature = "operator")]
+pub mod api;
 pub mod archive;
 pub mod capture;
 pub mod cli;
