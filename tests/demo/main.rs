@@ -36,6 +36,10 @@ fn main() {
 
 async fn demo() {
     let place = scratch();
+    let names = Names::default();
+    if let Some(home) = std::env::home_dir() {
+        names.give("~", &home);
+    }
     let store = format!("file://{}", place.path().join("store").display());
     std::fs::create_dir(place.path().join("store")).expect("cannot make the store's folder");
 
@@ -43,7 +47,11 @@ async fn demo() {
     let step = Instant::now();
     let server = Server::builder().option("innodb_buffer_pool_size", "128M").start().await;
     done(&format!("mysqld {} is up", server.variable("version").await), step);
-    println!("    {}", install().mysqld.display());
+    println!("    {}", names.shorten(&install().binary.display().to_string()));
+    names.give("$DIR", place.path());
+    names.give("$SERVER", server.root());
+    names.give("$SOCKET", &server.socket());
+    names.give("mysqld", server.mysqld());
     let step = Instant::now();
     let options = Options { pause: Duration::from_millis(1), rows: 200, ..Options::default() };
     let workload = Workload::create(&server, &options).await;
@@ -65,22 +73,23 @@ async fn demo() {
     title("A hot backup, while they write");
     let before = running.committed();
     let earliest = Instant::now();
-    let backup = run(Cli::backup(&server, &store).await.args(["--name", "demo"]).args(["-o", "json"]).visible()).await;
+    let backup =
+        run(&names, Cli::backup(&server, &store).await.args(["--name", "demo"]).args(["-o", "json"]).visible()).await;
     let latest = Instant::now();
     let during = running.committed() - before;
     let report = backup.json();
     println!("    {during} transactions were committed meanwhile");
 
     title("What the store has, and whether it is sound");
-    println!("{}", run(Cli::new("list").args(["--store", &store])).await.stdout.trim_end());
-    let verify = run(Cli::new("verify").args(["--store", &store, "demo"]).visible()).await;
+    println!("{}", run(&names, Cli::new("list").args(["--store", &store])).await.stdout.trim_end());
+    let verify = run(&names, Cli::new("verify").args(["--store", &store, "demo"]).visible()).await;
     println!("{}", verify.stdout.trim_end());
 
     title("Back into an empty directory");
     let datadir = place.path().join("restored");
     // The first server still has its files outside of the data directory: the second one's go inside.
     let cli = Cli::restore(&store, "demo", &datadir).args(["--external-files", "inside", "--mysqld"]);
-    let restore = run(cli.arg(server.mysqld()).args(["-o", "json"]).visible()).await;
+    let restore = run(&names, cli.arg(server.mysqld()).args(["-o", "json"]).visible()).await;
 
     title("A stock server on it");
     let step = Instant::now();
@@ -108,13 +117,14 @@ async fn demo() {
     let checked = check_tables(&second).await;
     done(&format!("CHECK TABLE of {checked} tables: OK"), step);
     // A second look at the backup itself: what the replica added afterwards must not hide what it lacked.
-    check_moment(&server, &store, place.path(), &stats, earliest, latest).await;
+    check_moment(&names, &server, &store, place.path(), &stats, earliest, latest).await;
 
     summary(&report, &restore, during, backup.elapsed);
 }
 
 /// Restores once more, to prove that it is the writers' work as of a moment within the backup's run.
 async fn check_moment(
+    names: &Names,
     server: &Server,
     store: &str,
     place: &Path,
@@ -125,7 +135,7 @@ async fn check_moment(
     title("And once more, without --mysqld: the server recovers at its first start");
     let step = Instant::now();
     let datadir = place.join("again");
-    run(Cli::restore(store, "demo", &datadir).args(["--external-files", "inside"])).await;
+    run(names, Cli::restore(store, "demo", &datadir).args(["--external-files", "inside"])).await;
     let third = server.sibling().external_dir(false).on_datadir(&datadir).start().await;
     check_cut(&third, stats, earliest, latest).await;
     done("every commit from before the backup is there, none from after it", step);
@@ -160,11 +170,26 @@ fn summary(report: &Value, restore: &Outcome, during: u64, took: Duration) {
     );
 }
 
+/// Short names for long paths, for what is shown.
+#[derive(Debug, Default)]
+struct Names(std::cell::RefCell<Vec<(&'static str, String)>>);
+
+impl Names {
+    fn give(&self, name: &'static str, path: &Path) {
+        self.0.borrow_mut().insert(0, (name, path.display().to_string()));
+    }
+
+    fn shorten(&self, text: &str) -> String {
+        self.0.borrow().iter().fold(text.to_owned(), |text, (name, path)| text.replace(path, name))
+    }
+}
+
 /// Shows a command, runs it, and ends the demo if it fails.
-async fn run(cli: Cli) -> Outcome {
-    println!("  $ {}", cli.shown());
-    let outcome = cli.run().await;
+async fn run(names: &Names, cli: Cli) -> Outcome {
+    println!("  $ {}", names.shorten(cli.shown()));
+    let mut outcome = cli.run().await;
     outcome.assert_success();
+    outcome.stdout = names.shorten(&outcome.stdout);
     outcome
 }
 
