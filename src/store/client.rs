@@ -314,6 +314,14 @@ impl Client {
         self.delete_all(keys.await?, patience).await
     }
 
+    /// Removes the empty folders below a key, which only file stores have.
+    pub(super) async fn tidy(&self, key: &Path) {
+        let Parts::Files(files) = self.parts() else { return };
+        let Ok(path) = files.path_to_filesystem(key) else { return };
+        // A folder that stays is in nobody's way: listings look for objects.
+        let _ = self.runtime().spawn_blocking(move || local::remove_empty(&path)).await;
+    }
+
     /// The first key below another, whichever it is.
     pub(super) async fn anything(&self, key: &Path, patience: &Patience) -> Result<Option<Path>, Failed> {
         persist(self.subject("list", key), patience, || async {

@@ -85,8 +85,12 @@ impl Layout {
         self.backup(id).join(DATA)
     }
 
+    pub(super) fn attempt(&self, id: &BackupId, attempt: &AttemptId) -> Path {
+        self.data(id).join(attempt.as_str())
+    }
+
     pub(super) fn object(&self, id: &BackupId, attempt: &AttemptId, name: &str) -> Path {
-        self.data(id).join(attempt.as_str()).join(name)
+        self.attempt(id, attempt).join(name)
     }
 
     fn at(&self, name: &str) -> Path {

@@ -55,6 +55,17 @@ pub(super) fn remove_tree(path: &Path) -> Result<(), FsError> {
     }
 }
 
+/// Removes the empty folders of a tree, and the tree if nothing else is in it. A bucket has no empty folders.
+pub(super) fn remove_empty(path: &Path) {
+    for entry in fs::read_dir(path).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_empty(&entry.path());
+        }
+    }
+    // What is not empty stays, and that is all that can go wrong here.
+    let _ = fs::remove_dir(path);
+}
+
 /// Whether the system refused.
 pub(super) fn is_denied(error: &FsError) -> bool {
     matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
@@ -97,6 +108,20 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), b"two");
         assert_eq!(fs::read_dir(base.path()).unwrap().count(), 1);
         assert!(!swap(&base.path().join("no/such/lease.json"), b"", b"x").unwrap());
+    }
+
+    #[test]
+    fn only_empty_folders_go() {
+        let base = tempfile::tempdir().unwrap();
+        let (full, empty) = (base.path().join("full/data/a"), base.path().join("empty/data/a"));
+        for folder in [&full, &empty] {
+            fs::create_dir_all(folder).unwrap();
+        }
+        fs::write(full.join("pack"), b"x").unwrap();
+        remove_empty(&base.path().join("full"));
+        remove_empty(&base.path().join("empty"));
+        assert!(full.join("pack").exists());
+        assert!(!base.path().join("empty").exists());
     }
 
     #[test]

@@ -256,7 +256,10 @@ impl Repository {
                 Err(why) => BackupState::Damaged { why },
             }));
         }
-        if folder.objects.is_empty() && folder.folders.is_empty() {
+        // A folder may be all that is there: file stores have empty ones.
+        if folder.objects.is_empty()
+            && (folder.folders.is_empty() || self.client.anything(&self.layout.backup(id), &patience).await?.is_none())
+        {
             return Ok(None);
         }
         let lease = if has(Member::Lease) { self.lease(id).await.or_else(damaged_is_none)? } else { None };

@@ -320,7 +320,13 @@ impl Shared {
             }
         }
         repository.client.delete_all(self.forget_all(), &patience).await?;
-        self.drop_lease(&patience).await
+        if let Parts::Files(_) = repository.client.parts() {
+            // Half-written files are in no listing, and would be in everybody's way for ever.
+            repository.client.delete_below(&repository.layout.attempt(id, attempt), &patience).await?;
+        }
+        self.drop_lease(&patience).await?;
+        repository.client.tidy(&repository.layout.backup(id)).await;
+        Ok(())
     }
 
     /// Removes the lease if it is this attempt's.

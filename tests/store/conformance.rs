@@ -15,6 +15,7 @@ use crate::support::s3::S3Server;
 async fn a_directory_conforms() {
     let (repository, folder) = directory().await;
     conforms(&repository).await;
+    abandons_half_written_files(&repository, &folder.path().join("store")).await;
     let left = crate::help::files_below(&folder.path().join("store"));
     assert!(left.iter().all(|path| !path.contains('#')), "half-written files stay: {left:?}");
 }
@@ -78,6 +79,18 @@ async fn objects_come_back(repository: &Repository) {
     assert!(matches!(run.prove(&[("object-1".to_owned(), 2)]).await, Err(StoreError::Damaged { .. })));
     run.abandon().await;
     assert_eq!(repository.state(&id).await.unwrap(), None, "an abandoned run leaves nothing");
+}
+
+/// On file stores: whatever an upload had written when its run was given up goes with it.
+async fn abandons_half_written_files(repository: &Repository, folder: &std::path::Path) {
+    let id = id_at("half-written", 0);
+    let run = begin(repository, &id).await;
+    let beside = folder.join("backups").join(id.as_str()).join("data").join(run.attempt().as_str());
+    std::fs::create_dir_all(&beside).unwrap();
+    std::fs::write(beside.join("pack-000001#1"), b"half").unwrap();
+    run.abandon().await;
+    assert_eq!(repository.state(&id).await.unwrap(), None);
+    assert!(!folder.join("backups").join(id.as_str()).exists(), "remains of an abandoned run");
 }
 
 async fn commits_once(repository: &Repository) {
