@@ -331,3 +331,43 @@ fn a_signal_stops_a_verb_and_its_exit_code_says_so() {
         assert!(text.contains("stopping") && text.contains("Cancelled"), "{text}");
     }
 }
+
+fn send(signal: &str, child: &std::process::Child) {
+    let sent = Command::new("kill").args([&format!("-{signal}"), &child.id().to_string()]).status().unwrap();
+    assert!(sent.success());
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once_with_the_shells_code() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut child = waiting(dir.path());
+    std::thread::sleep(Duration::from_millis(700));
+    // The read of the pipe cannot be taken back, so leaving takes a second: time for a second signal.
+    send("TERM", &child);
+    std::thread::sleep(Duration::from_millis(200));
+    assert!(child.try_wait().unwrap().is_none(), "it is on its way out");
+    send("TERM", &child);
+    assert_eq!(child.wait().unwrap().code(), Some(143));
+}
+
+#[test]
+fn a_signal_that_was_ignored_at_the_start_stays_ignored() {
+    let dir = tempfile::tempdir().unwrap();
+    let pipe = dir.path().join("password");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let mut child = Command::new("sh")
+        .args(["-c", "trap '' HUP; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_stillframe")])
+        .args(["backup", "--store", &store_in(dir.path()), "--host", "127.0.0.1", "--port", "1", "--user", "u"])
+        .arg("--password-file")
+        .arg(&pipe)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    std::thread::sleep(Duration::from_millis(700));
+    send("HUP", &child);
+    std::thread::sleep(Duration::from_millis(1500));
+    assert!(child.try_wait().unwrap().is_none(), "nohup means what it says");
+    send("TERM", &child);
+    assert_eq!(child.wait().unwrap().code(), Some(3));
+}

@@ -123,7 +123,6 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Output, Error> 
 fn text(report: &BackupReport) -> String {
     let mut fields = Fields::default();
     let untested = if report.server.untested { ", a version that no recorded test run covers" } else { "" };
-    let duration = Duration::from_secs(report.duration_seconds);
     fields
         .row("Backup", &report.id)
         .row("Store", &report.destination)
@@ -131,7 +130,7 @@ fn text(report: &BackupReport) -> String {
         .row_if("Parent", report.parent.as_deref())
         .row("Server", format!("MySQL {} ({}){untested}", report.server.version, report.server.uuid))
         .row("Taken", format!("{} to {}", output::time(report.start_time), output::time(report.completion_time)))
-        .row("Duration", took(duration, report.bytes.read))
+        .row("Duration", took(report.duration_seconds, report.bytes.read))
         .row("Size", size_line(report))
         .row("Pages", pages_line(report))
         .row("Redo", redo_line(report.lsn.checkpoint.get(), report.lsn.end.get()))
@@ -143,10 +142,10 @@ fn text(report: &BackupReport) -> String {
 }
 
 /// `4m05s, 812.0 MiB/s`
-fn took(duration: Duration, bytes: u64) -> String {
-    match units::rate(bytes, duration) {
-        0 => format_duration(duration),
-        rate => format!("{}, {}/s", format_duration(duration), format_bytes(rate)),
+fn took(seconds: u64, bytes: u64) -> String {
+    match units::rate(bytes, Duration::from_secs(seconds)) {
+        0 => output::seconds(seconds),
+        rate => format!("{}, {}/s", output::seconds(seconds), format_bytes(rate)),
     }
 }
 

@@ -80,6 +80,12 @@ impl Meter {
     }
 }
 
+/// The sizes of a step on one line beside a bar, which shows the percentage: short enough for 80 columns.
+pub(super) fn beside_bar(text: &str) -> String {
+    let kept = text.split(", ").filter(|part| !part.ends_with('%'));
+    kept.collect::<Vec<_>>().join(", ").replace(" of ", "/").replace("redo lag", "lag")
+}
+
 /// How much of it is done; never 100 before all is.
 fn percent(now: &Snapshot) -> Option<u64> {
     if now.total == 0 {
@@ -133,6 +139,13 @@ mod tests {
         assert_eq!(meter.describe(&known), "100.0 MiB of 400.0 MiB, 25%, 50.0 MiB/s, ETA 6.0s, redo lag 2.0 KiB");
         let unknown = Snapshot { done: 100 * MIB, total: 0, redo_lag: None };
         assert_eq!(meter.describe(&unknown), "100.0 MiB, 50.0 MiB/s");
+    }
+
+    #[test]
+    fn beside_a_bar_it_is_short() {
+        let long = "100.0 MiB of 400.0 MiB, 25%, 50.0 MiB/s, ETA 6.0s, redo lag 2.0 KiB";
+        assert_eq!(beside_bar(long), "100.0 MiB/400.0 MiB, 50.0 MiB/s, ETA 6.0s, lag 2.0 KiB");
+        assert_eq!(beside_bar(""), "");
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! Reports on standard output: aligned text for people, JSON or YAML for programs.
 
 use std::io::{self, Write};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::ops::{Error, ErrorKind};
+use crate::util::units::format_duration;
 
 /// Declares the formats that a verb offers.
 macro_rules! formats {
@@ -226,7 +228,15 @@ pub(super) fn time(time: Timestamp) -> String {
     time.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
 }
 
-/// `1 page`, `2 pages`, `20'000` is never written: digits as they are, so that they can be searched for.
+/// `4m05s`; reports count whole seconds, so that 0 of them is not nothing.
+pub(super) fn seconds(seconds: u64) -> String {
+    match seconds {
+        0 => "less than a second".to_owned(),
+        seconds => format_duration(Duration::from_secs(seconds)),
+    }
+}
+
+/// `1 page`, `2 pages`: digits as they are, so that they can be searched for.
 pub(super) fn count(number: u64, one: &str, many: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { many })
 }
@@ -273,6 +283,7 @@ mod tests {
     #[test]
     fn numbers_as_people_read_them() {
         assert_eq!(time(Timestamp::from_second(1_773_500_966).unwrap()), "2026-03-14 15:09:26 UTC");
+        assert_eq!((seconds(0).as_str(), seconds(245).as_str()), ("less than a second", "4m05s"));
         assert_eq!(count(1, "page", "pages"), "1 page");
         assert_eq!(count(0, "page", "pages"), "0 pages");
         assert_eq!(share(1, 3).as_deref(), Some("33.3%"));

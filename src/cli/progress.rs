@@ -1,7 +1,7 @@
 //! What a running verb looks like: a bar that is drawn again, lines now and then, or nothing but messages.
 //!
 //! ```text
-//!   bar     copy tablespaces  ━━━━━━━━━━╸           1.2 GiB of 3.0 GiB, 40%, 310.0 MiB/s, ETA 6.0s, redo lag 12 KiB
+//!   bar     copy tablespaces  ━━━━╸         1.2 GiB/3.0 GiB, 310.0 MiB/s, ETA 6.0s, lag 12.0 KiB
 //!   lines     2.1s  copy tablespaces
 //!            12.1s  copy tablespaces: 1.2 GiB of 3.0 GiB, 40%, …
 //!            17.9s  copy tablespaces: done, 3.0 GiB in 15.8s
@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::meter::{Meter, Snapshot};
+use super::meter::{Meter, Snapshot, beside_bar};
 use crate::util::units::{format_bytes, format_duration};
 
 /// Shows a running verb. Times are counted from its start.
@@ -160,7 +160,7 @@ impl Bar {
 
 /// Bytes known: a bar. Unknown: something that moves.
 fn bar_style(known: bool) -> ProgressStyle {
-    let template = if known { "  {prefix}  {bar:24}  {wide_msg}" } else { "{spinner} {prefix}  {wide_msg}" };
+    let template = if known { "  {prefix}  {bar:12}  {wide_msg}" } else { "{spinner} {prefix}  {wide_msg}" };
     ProgressStyle::with_template(template)
         .unwrap_or_else(|_| ProgressStyle::default_bar())
         .progress_chars("━╸ ")
@@ -189,7 +189,7 @@ impl Renderer for Bar {
             self.bar.set_length(now.total);
         }
         self.bar.set_position(now.done.min(now.total));
-        self.bar.set_message(step.meter.describe(now));
+        self.bar.set_message(beside_bar(&step.meter.describe(now)));
         self.bar.tick();
     }
 
@@ -249,7 +249,7 @@ mod tests {
 
     #[test]
     fn the_bars_templates_are_right() {
-        for template in ["  {prefix}  {bar:24}  {wide_msg}", "{spinner} {prefix}  {wide_msg}"] {
+        for template in ["  {prefix}  {bar:12}  {wide_msg}", "{spinner} {prefix}  {wide_msg}"] {
             assert!(ProgressStyle::with_template(template).is_ok());
         }
         let mut bar = Bar::new();

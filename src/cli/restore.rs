@@ -12,7 +12,7 @@ use super::output::{self, Fields, Output, ReportFormat, count};
 use crate::ops::options::{ExternalFiles, Recovery, RestoreOptions, default_parallel};
 use crate::ops::report::{RecoveryState, RestoreReport};
 use crate::ops::{self, Context, Error};
-use crate::util::units::{self, format_bytes, format_duration};
+use crate::util::units::{self, format_bytes};
 
 /// The options.
 #[derive(Debug, ClapArgs)]
@@ -111,10 +111,10 @@ fn state_line(state: RecoveryState) -> &'static str {
 }
 
 fn duration_line(report: &RestoreReport) -> String {
-    let duration = Duration::from_secs(report.duration_seconds);
-    match units::rate(report.bytes.written, duration) {
-        0 => format_duration(duration),
-        rate => format!("{}, {}/s written", format_duration(duration), format_bytes(rate)),
+    let took = output::seconds(report.duration_seconds);
+    match units::rate(report.bytes.written, Duration::from_secs(report.duration_seconds)) {
+        0 => took,
+        rate => format!("{took}, {}/s written", format_bytes(rate)),
     }
 }
 

@@ -11,7 +11,7 @@ use super::output::{self, Fields, Output, ReportFormat, count};
 use crate::ops::options::{VerifyOptions, default_parallel};
 use crate::ops::report::VerifyReport;
 use crate::ops::{self, Context, Error, ErrorKind};
-use crate::util::units::{self, format_bytes, format_duration};
+use crate::util::units::{self, format_bytes};
 
 /// The options.
 #[derive(Debug, ClapArgs)]
@@ -92,7 +92,7 @@ fn read_line(report: &VerifyReport) -> String {
         rate => format!(", {}/s", format_bytes(rate)),
     };
     let objects = count(report.objects, "object", "objects");
-    format!("{objects}, {} in {}{rate}", format_bytes(report.bytes), format_duration(duration))
+    format!("{objects}, {} in {}{rate}", format_bytes(report.bytes), output::seconds(report.duration_seconds))
 }
 
 fn pages_line(report: &VerifyReport) -> String {
