@@ -231,6 +231,7 @@ pub fn manifest(sample: &Sample, options: &WriterOptions, contents: Contents, wr
             uuid: "3e11fa47-71ca-11e1-9e33-c80aa9429562".to_owned(),
             page_size: PageSize::DEFAULT,
             lower_case_table_names: 0,
+            master_keys: Vec::new(),
             settings: BTreeMap::from([("innodb_data_file_path".to_owned(), "ibdata1:12M:autoextend".to_owned())]),
             untested: false,
             master_keys: Vec::new(),
