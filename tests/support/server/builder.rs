@@ -171,6 +171,8 @@ impl Server {
         set("innodb-buffer-pool-size", &"64M");
         set("innodb-redo-log-capacity", &"64M");
         set("table-definition-cache", &600);
+        // The most there can be: see the check of the full-text index.
+        set("innodb-ft-cache-size", &80_000_000);
         set("max-connections", &80);
         if builder.log_bin {
             let dir = if builder.separate_dirs { root.join("binlog") } else { self.datadir.clone() };

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::schema::{MAIN, PLAIN};
-use super::{BALANCE, Options, Stats};
+use super::{BALANCE, Options, PlainRow, Stats};
 use crate::support::server::Server;
 
 /// Panics unless both invariants hold, and what else the workload promises.
@@ -39,12 +39,6 @@ pub async fn check_invariants(server: &Server, options: &Options) {
             ),
         ),
         (
-            "rows that a full-text index lost",
-            format!(
-                "SELECT (SELECT COUNT(*) FROM {MAIN}.full_text WHERE MATCH (body) AGAINST ('+stillframe' IN BOOLEAN MODE)) - (SELECT COUNT(*) FROM {MAIN}.full_text WHERE body LIKE '% stillframe %')"
-            ),
-        ),
-        (
             "points that a spatial index lost",
             format!(
                 "SELECT (SELECT COUNT(*) FROM {MAIN}.spatial_places FORCE INDEX (g) WHERE MBRContains(ST_GeomFromText('POLYGON((0 0, 0 5000, 5000 5000, 5000 0, 0 0))'), g)) - (SELECT COUNT(*) FROM {MAIN}.spatial_places IGNORE INDEX (g) WHERE MBRContains(ST_GeomFromText('POLYGON((0 0, 0 5000, 5000 5000, 5000 0, 0 0))'), g))"
@@ -54,15 +48,40 @@ pub async fn check_invariants(server: &Server, options: &Options) {
         let (count,): (i64,) = server.row(&query).await;
         assert_eq!(count, 0, "{what}");
     }
+    check_full_text(server).await;
     if options.plain {
         check_plain(server).await;
     }
 }
 
+/// The full-text index finds exactly the rows that have the word.
+///
+/// After a crash a server itself does not promise that (MySQL 9.7.4, seen after kill -9 without any backup): when the
+/// cache of new words is written to the index's tables, every document number below the highest written one counts as
+/// written. A row whose transaction was still open at that moment gets into the cache at its commit, and into the
+/// tables by the next writing; a crash before that loses it for the index, while the row itself stays. So the servers
+/// of the tests have a cache that does not fill up, and the workload writes it once while no transaction is open. Then
+/// recovery reads all later rows again, and the promise is exact.
+async fn check_full_text(server: &Server) {
+    let on_disk = "SELECT COUNT(*) FROM information_schema.INNODB_FT_INDEX_TABLE";
+    server.sql(&format!("SET GLOBAL innodb_ft_aux_table = '{MAIN}/full_text'")).await;
+    assert!(server.row::<(u64,)>(on_disk).await.0 > 0, "nothing of the full-text index is on disk");
+    let found = format!(
+        "SELECT id FROM {MAIN}.full_text WHERE MATCH (body) AGAINST ('+stillframe' IN BOOLEAN MODE) ORDER BY id"
+    );
+    let there = format!("SELECT id FROM {MAIN}.full_text WHERE body REGEXP '\\\\bstillframe\\\\b' ORDER BY id");
+    let (found, there): (Vec<(u64,)>, Vec<(u64,)>) = (server.rows(&found).await, server.rows(&there).await);
+    assert_eq!(found, there, "the full-text index and its table do not tell of the same rows");
+}
+
+/// What comes through the merge table is in its second child.
+fn holder(table: &str) -> &str {
+    if table == "merged" { "merge_two" } else { table }
+}
+
 async fn check_plain(server: &Server) {
     for (table, _) in PLAIN {
-        // What comes through the merge table is in its second child.
-        let table = if table == "merged" { "merge_two" } else { table };
+        let table = holder(table);
         let (last, count, different): (u64, u64, u64) =
             server.row(&format!("SELECT COALESCE(MAX(id), 0), COUNT(*), COUNT(DISTINCT id) FROM {MAIN}.{table}")).await;
         assert_eq!((count, different), (last, last), "{table} has gaps or double rows");
@@ -100,6 +119,23 @@ pub async fn check_cut(server: &Server, stats: &Stats, earliest: Instant, latest
         }
         if let Some(may_not) = may_not {
             assert!(last < may_not, "writer {}: {last} is there, but began after the cut ({may_not})", writer.writer);
+        }
+    }
+    for writer in stats.writers.iter().filter(|writer| writer.writer == 0) {
+        check_plain_cut(server, &writer.plain_rows, earliest, latest).await;
+    }
+}
+
+/// The same for tables without transactions.
+async fn check_plain_cut(server: &Server, rows: &[PlainRow], earliest: Instant, latest: Instant) {
+    for (table, _) in PLAIN {
+        let query = format!("SELECT COALESCE(MAX(id), 0) FROM {MAIN}.{}", holder(table));
+        let (last,): (u64,) = server.row(&query).await;
+        let rows = || rows.iter().filter(|row| row.table == table);
+        let must = rows().filter(|row| row.done < earliest).map(|row| row.id).max().unwrap_or(0);
+        assert!(last >= must, "{table}: acknowledged row {must} is missing, {last} is the last");
+        if let Some(may_not) = rows().filter(|row| row.started > latest).map(|row| row.id).min() {
+            assert!(last < may_not, "{table}: row {last} is there, but came after the cut ({may_not})");
         }
     }
 }

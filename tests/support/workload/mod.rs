@@ -112,6 +112,9 @@ impl Workload {
             conn.query_drop(&insert).await.unwrap_or_else(|error| panic!("{error}\nin: {}", kind.name));
             kind.highest.fetch_max(options.rows, Ordering::Relaxed);
         }
+        for statement in schema::sync_full_text() {
+            conn.query_drop(&statement).await.unwrap_or_else(|error| panic!("{error}\nin: {statement}"));
+        }
         for name in durable {
             conn.query_drop(format!("SET GLOBAL {name} = DEFAULT")).await.unwrap();
         }
@@ -257,6 +260,17 @@ pub struct Acknowledged {
     pub done: Instant,
 }
 
+/// A row that was inserted into a table without transactions.
+#[derive(Debug, Clone, Copy)]
+pub struct PlainRow {
+    pub table: &'static str,
+    pub id: u64,
+    /// Before the statement.
+    pub started: Instant,
+    /// After the server had answered.
+    pub done: Instant,
+}
+
 /// What one writer did.
 #[derive(Debug, Clone, Default)]
 pub struct WriterStats {
@@ -266,7 +280,8 @@ pub struct WriterStats {
     pub rollbacks: u64,
     /// Ended by the server, to be tried again: deadlocks.
     pub retries: u64,
-    pub plain_statements: u64,
+    /// Rows of the writer of plain tables.
+    pub plain_rows: Vec<PlainRow>,
     /// The longest that one transaction, or one plain statement, took. Slow writers leave it at zero.
     pub slowest: Duration,
     /// The connection was lost: whether the last transaction is committed is not known.

@@ -16,8 +16,8 @@ pub const ODD: &str = "odd #%&ü 数据/a.b";
 /// A schema without tables.
 pub const EMPTY: &str = "sf_empty";
 
-/// What a kind puts into its own columns: text after the common values, or assignments.
-type Values = fn(&mut Random) -> String;
+/// What a kind puts into its own columns: text after the common values, or assignments. No text is longer than told.
+type Values = fn(&mut Random, u64) -> String;
 
 /// One table.
 #[derive(Debug)]
@@ -32,6 +32,8 @@ pub struct Kind {
     pub values: Values,
     /// An assignment for an update.
     pub assign: Values,
+    /// Bytes that `body` and the like may have.
+    pub longest_body: u64,
     /// The highest id that any writer has seen.
     pub highest: AtomicU64,
 }
@@ -44,11 +46,11 @@ impl Kind {
     }
 }
 
-fn none(_: &mut Random) -> String {
+fn none(_: &mut Random, _: u64) -> String {
     String::new()
 }
 
-fn new_pad(random: &mut Random) -> String {
+fn new_pad(random: &mut Random, _: u64) -> String {
     let (k, len) = (random.below(1000), random.below(250));
     format!("k = {k}, pad = '{}'", random.text(len))
 }
@@ -74,7 +76,8 @@ fn partitioned(name: &str, tail: &str) -> String {
 fn kind(name: &str, tail: &str) -> Kind {
     let name = format!("{MAIN}.{}", quoted(name));
     let create = vec![table(&name, "", tail)];
-    Kind { name, create, columns: "", values: none, assign: new_pad, highest: AtomicU64::new(1) }
+    let (longest_body, highest) = (u64::MAX, AtomicU64::new(1));
+    Kind { name, create, columns: "", values: none, assign: new_pad, longest_body, highest }
 }
 
 fn with(name: &str, more: &str, columns: &'static str, values: Values, assign: Values) -> Kind {
@@ -134,36 +137,42 @@ pub fn transactional(server: &Server, options: &Options) -> Vec<Kind> {
         }
     }
     kinds.extend(odd_names());
+    if server.page_size() < 8 << 10 {
+        // An undo record must fit into one page, and has the old value of a changed column twice where that column is
+        // in a full-text index or under a multi-valued one.
+        let twice = |kind: &&mut Kind| ["`full_text`", "`multi_valued`"].iter().any(|name| kind.name.ends_with(name));
+        kinds.iter_mut().filter(twice).for_each(|kind| kind.longest_body = 1000);
+    }
     kinds
 }
 
 fn with_columns() -> Vec<Kind> {
-    fn lob(random: &mut Random) -> String {
+    fn lob(random: &mut Random, _: u64) -> String {
         let len = if random.chance(10) { 200_000 } else { 30_000 };
         format!(", '{}'", random.text(len))
     }
-    fn patch(random: &mut Random) -> String {
+    fn patch(random: &mut Random, _: u64) -> String {
         let at = 1 + random.below(25_000);
         if random.chance(20) {
             return format!("big = CONCAT(big, '{}')", random.text(5_000));
         }
         format!("big = INSERT(big, {at}, 12, '{}')", random.text(12))
     }
-    fn document(random: &mut Random) -> String {
-        let (a, b, c) = (random.below(50), random.below(50), random.body());
+    fn document(random: &mut Random, longest: u64) -> String {
+        let (a, b, c) = (random.below(50), random.below(50), random.body(longest));
         format!(", JSON_OBJECT('tags', JSON_ARRAY({a}, {b}), 'n', {a}, 'text', '{c}')")
     }
-    fn partial(random: &mut Random) -> String {
+    fn partial(random: &mut Random, _: u64) -> String {
         let (a, b) = (random.below(50), random.below(1_000_000));
         format!("doc = JSON_SET(doc, '$.n', {b}, '$.tags[1]', {a}, '$.new', {b})")
     }
-    fn place(random: &mut Random) -> String {
+    fn place(random: &mut Random, _: u64) -> String {
         format!(", ST_SRID(POINT({}, {}), 0)", random.below(10_000), random.below(10_000))
     }
-    fn moved(random: &mut Random) -> String {
+    fn moved(random: &mut Random, _: u64) -> String {
         format!("g = ST_SRID(POINT({}, {}), 0)", random.below(10_000), random.below(10_000))
     }
-    fn words(random: &mut Random) -> String {
+    fn words(random: &mut Random, _: u64) -> String {
         let marker = if random.chance(50) { "stillframe" } else { "otherword" };
         format!("body = 'some {marker} and {}'", random.text(400))
     }
@@ -247,7 +256,7 @@ fn parent() -> Kind {
 }
 
 fn child() -> Kind {
-    fn of(random: &mut Random) -> String {
+    fn of(random: &mut Random, _: u64) -> String {
         format!(", (SELECT id FROM {MAIN}.parent p WHERE p.id >= {} ORDER BY id LIMIT 1)", random.below(200))
     }
     let foreign = "parent_id BIGINT UNSIGNED, CONSTRAINT of_parent FOREIGN KEY (parent_id) \
@@ -315,6 +324,16 @@ pub fn surroundings(server: &Server, options: &Options) -> Vec<String> {
          PRIMARY KEY (writer, seq))"
     ));
     made
+}
+
+/// Writes the full-text index of what is there into its tables, so that a part of the index is on disk; what comes
+/// later stays in the server's cache, which [`Builder`](crate::support::server::Builder) makes large enough for it.
+pub fn sync_full_text() -> Vec<String> {
+    vec![
+        "SET GLOBAL innodb_optimize_fulltext_only = ON".to_owned(),
+        format!("OPTIMIZE NO_WRITE_TO_BINLOG TABLE {MAIN}.full_text"),
+        "SET GLOBAL innodb_optimize_fulltext_only = OFF".to_owned(),
+    ]
 }
 
 /// Views and routines: they live in the dictionary alone.

@@ -70,14 +70,14 @@ impl Random {
         text
     }
 
-    /// A text of a length as found in tables: mostly short, now and then many pages long.
-    pub fn body(&mut self) -> String {
+    /// A text of a length as found in tables: mostly short, now and then many pages long, never more than `longest`.
+    pub fn body(&mut self, longest: u64) -> String {
         let len = match self.below(100) {
             0..40 => self.below(200),
             40..85 => self.below(3_000),
             85..98 => self.below(20_000),
             _ => self.below(150_000),
         };
-        self.text(len)
+        self.text(len.min(longest))
     }
 }

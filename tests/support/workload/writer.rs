@@ -9,7 +9,7 @@ use mysql_async::{Conn, Error};
 
 use super::schema::{Kind, MAIN, PLAIN};
 use super::text::Random;
-use super::{Acknowledged, Shared, WriterStats};
+use super::{Acknowledged, PlainRow, Shared, WriterStats};
 
 /// What a writer is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +28,8 @@ pub struct Writer {
     role: Role,
     shared: Arc<Shared>,
     random: Random,
+    /// The statement to a table of the workload that came last.
+    last: String,
     stats: WriterStats,
 }
 
@@ -41,7 +43,7 @@ impl Writer {
     pub fn new(id: u32, role: Role, shared: Arc<Shared>) -> Self {
         let random = Random::new(shared.options.seed * 1000 + u64::from(id));
         let writer = if role == Role::Plain { 0 } else { id };
-        Self { id, role, shared, random, stats: WriterStats { writer, ..WriterStats::default() } }
+        Self { id, role, shared, random, last: String::new(), stats: WriterStats { writer, ..WriterStats::default() } }
     }
 
     pub async fn run(mut self) -> WriterStats {
@@ -50,7 +52,12 @@ impl Writer {
                 Error::Io(_) | Error::Driver(_) => self.stats.lost = true,
                 // The server shuts down.
                 Error::Server(e) if matches!(e.code, 1053 | 3169) => self.stats.lost = true,
-                other => self.stats.errors.push(format!("writer {} ({:?}): {other}", self.id, self.role)),
+                other => {
+                    let last: String = self.last.chars().take(300).collect();
+                    self.stats
+                        .errors
+                        .push(format!("writer {} ({:?}): {other}, in or after: {last}", self.id, self.role));
+                }
             }
         }
         self.stats
@@ -155,22 +162,27 @@ impl Writer {
         }
         let id = 1 + self.random.below(kind.highest.load(Ordering::Relaxed));
         let name = &kind.name;
-        let statement = match if insert_only { 0 } else { self.random.below(100) } {
+        self.last = match if insert_only { 0 } else { self.random.below(100) } {
             0..45 => {
                 let rows = 1 + self.random.below(4);
-                let statement = insert(kind, &mut self.random, rows);
-                conn.query_drop(statement).await?;
+                self.last = insert(kind, &mut self.random, rows);
+                conn.query_drop(&self.last).await?;
                 kind.highest.fetch_max(conn.last_insert_id().unwrap_or(0), Ordering::Relaxed);
                 return Ok(());
             }
-            45..65 => format!("UPDATE {name} SET {} WHERE id = {id}", (kind.assign)(&mut self.random)),
-            65..75 => format!("UPDATE {name} SET body = '{}' WHERE id = {id}", self.random.body()),
+            45..65 => {
+                format!("UPDATE {name} SET {} WHERE id = {id}", (kind.assign)(&mut self.random, kind.longest_body))
+            }
+            65..75 => {
+                let body = self.random.body(kind.longest_body);
+                format!("UPDATE {name} SET body = '{body}' WHERE id = {id}")
+            }
             75..80 => format!("UPDATE {name} SET body = INSERT(body, 20, 8, 'in place') WHERE id = {id}"),
             80..82 => format!("UPDATE {name} SET body = NULL WHERE id BETWEEN {id} AND {id} + 3"),
             82..98 => format!("DELETE FROM {name} WHERE id = {id}"),
             _ => format!("DELETE FROM {name} WHERE id BETWEEN {id} AND {id} + 10"),
         };
-        conn.query_drop(statement).await
+        conn.query_drop(&self.last).await
     }
 
     async fn write_plain(&mut self, conn: &mut Conn) -> Result<(), Error> {
@@ -193,9 +205,9 @@ impl Writer {
                 let id = next[at];
                 conn.query_drop(format!("INSERT INTO {MAIN}.{table} VALUES ({id}, {k}, '{text}')")).await?;
                 next[at] = id + 1;
+                self.stats.plain_rows.push(PlainRow { table, id, started, done: Instant::now() });
             }
             self.stats.slowest = self.stats.slowest.max(started.elapsed());
-            self.stats.plain_statements += 1;
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         Ok(())
@@ -206,8 +218,8 @@ impl Writer {
 pub fn insert(kind: &Kind, random: &mut Random, rows: u64) -> String {
     let row = |_| {
         let (k, len) = (random.below(1000), random.below(250));
-        let (pad, body) = (random.text(len), random.body());
-        format!("({k}, '{pad}', '{body}'{})", (kind.values)(random))
+        let (pad, body) = (random.text(len), random.body(kind.longest_body));
+        format!("({k}, '{pad}', '{body}'{})", (kind.values)(random, kind.longest_body))
     };
     let rows: Vec<String> = (0..rows).map(row).collect();
     format!("INSERT INTO {} (k, pad, body{}) VALUES {}", kind.name, kind.columns, rows.join(", "))
