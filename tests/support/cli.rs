@@ -51,7 +51,17 @@ pub struct Cli {
 impl Cli {
     /// `stillframe VERB`, with no variable of the test's environment that could change what it does.
     pub fn new(verb: &str) -> Self {
-        let mut command = Command::new(binary());
+        Self::made(Command::new(binary()), verb)
+    }
+
+    /// The same with a limit of open files.
+    pub fn with_open_files(verb: &str, most: u32) -> Self {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", "ulimit -n \"$0\" && exec \"$@\"", &most.to_string()]).arg(binary());
+        Self::made(command, verb)
+    }
+
+    fn made(mut command: Command, verb: &str) -> Self {
         command.arg(verb).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         for (name, _) in std::env::vars_os() {
             let text = name.to_string_lossy();
@@ -113,6 +123,19 @@ impl Cli {
         let outcome = self.args(["-o", "json"]).run().await;
         outcome.assert_success();
         outcome.json()
+    }
+
+    /// The same, and the highest memory of the run.
+    pub async fn json_and_memory(self) -> (Value, u64) {
+        let mut running = self.args(["-o", "json"]).spawn();
+        let mut peak = 0;
+        while running.is_running() {
+            peak = peak.max(running.peak_memory().unwrap_or(0));
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let outcome = running.wait().await;
+        outcome.assert_success();
+        (outcome.json(), peak)
     }
 
     /// Starts it and goes on.

@@ -19,10 +19,14 @@ pub async fn minimal_user(server: &Server) {
 
 /// `stillframe backup` as the minimal user.
 pub fn backup(server: &Server, store: &str) -> Cli {
+    backup_by(Cli::new("backup"), server, store)
+}
+
+/// The same for a `cli` that is made already.
+pub fn backup_by(cli: Cli, server: &Server, store: &str) -> Cli {
     let file = server.root().join("backup-password");
     std::fs::write(&file, format!("{PASSWORD}\n")).unwrap();
-    Cli::new("backup")
-        .args(["--store", store, "--user", USER, "--socket"])
+    cli.args(["--store", store, "--user", USER, "--socket"])
         .arg(server.socket())
         .arg("--password-file")
         .arg(file)

@@ -6,7 +6,11 @@
 //!     then it follows the source, catches up, and every table's checksum is the source's
 //! ```
 
+#[path = "../support/mod.rs"]
 mod support;
+
+mod many;
+mod places;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -18,6 +22,9 @@ use support::s3::S3Server;
 use support::server::{Builder, Server, scratch};
 use support::workload::{self, Workload};
 use support::{replica, round};
+
+/// What a backup may take of memory at default settings, whatever there is to copy (more data: `make bench`).
+const MEMORY: u64 = 256 << 20;
 
 /// What differs between the round trips.
 struct Trip {
@@ -53,7 +60,8 @@ impl Trip {
 
         let earliest = Instant::now();
         let backup = round::backup(&source, store).args(&self.backup).args(["--name", "trip"]);
-        let report = with_env(with_keyring(backup, &source), env).json().await;
+        let (report, peak) = with_env(with_keyring(backup, &source), env).json_and_memory().await;
+        assert!(peak < MEMORY, "the backup took {peak} bytes of memory");
         let latest = Instant::now();
         running.wait_for(40).await;
         let stats = running.stop().await;
@@ -176,12 +184,13 @@ async fn no_binary_log_and_no_checksums() {
 async fn sealed_for_two_keys_into_a_bucket() {
     let s3 = S3Server::start();
     let keys = scratch();
-    let key = |name: &str, byte: &str| {
+    let key = |name: &str, first_byte: u8| {
         let path = keys.path().join(name);
-        std::fs::write(&path, byte.repeat(32)).unwrap();
+        let hex: String = (first_byte..).take(32).map(|byte| format!("{byte:02x}")).collect();
+        std::fs::write(&path, hex).unwrap();
         path.display().to_string()
     };
-    let (first, second) = (key("first", "a1"), key("second", "b2"));
+    let (first, second) = (key("first", 0x11), key("second", 0x77));
     let mut trip =
         Trip::new(Server::builder()).backup(&["--encryption-key-file", &first, "--encryption-key-file", &second]);
     trip.verify = vec!["--encryption-key-file".into(), first];

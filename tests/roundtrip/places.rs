@@ -1,0 +1,165 @@
+//! Where restored files lie, and what they look like there: moved or kept, with holes, owners and modes.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use stillframe::ops::error::ErrorKind;
+
+use super::start_on;
+use super::support::cli::Cli;
+use super::support::replica;
+use super::support::round;
+use super::support::server::{Server, scratch};
+
+/// A server with a table, a partition and a tablespace outside of its data directory.
+async fn source_with_files_outside() -> Server {
+    let source = Server::builder().start().await;
+    let dir = source.external_dir();
+    let dir = dir.display();
+    let rows = "SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 500";
+    source
+        .sql(&format!(
+            "CREATE DATABASE d;\n\
+             CREATE TABLESPACE far ADD DATAFILE '{dir}/far.ibd';\n\
+             CREATE TABLE d.own (id INT PRIMARY KEY, pad VARCHAR(200)) DATA DIRECTORY='{dir}';\n\
+             CREATE TABLE d.shared LIKE d.own;\nALTER TABLE d.shared TABLESPACE far;\n\
+             CREATE TABLE d.parts (id INT PRIMARY KEY, pad VARCHAR(200)) \
+             PARTITION BY HASH (id) (PARTITION here, PARTITION there DATA DIRECTORY='{dir}')"
+        ))
+        .await;
+    for table in ["own", "shared", "parts"] {
+        let insert =
+            format!("INSERT INTO d.{table} WITH RECURSIVE n(i) AS ({rows}) SELECT i, REPEAT('x', i % 200) FROM n");
+        source.sql(&insert).await;
+    }
+    round::minimal_user(&source).await;
+    source
+}
+
+/// Paths of all tablespace files of user tables, as the server says.
+async fn table_files(server: &Server) -> Vec<PathBuf> {
+    let query = "SELECT FILE_NAME FROM information_schema.FILES WHERE FILE_NAME LIKE '%.ibd' \
+                 AND TABLESPACE_NAME NOT IN ('mysql', 'sys/sys_config')";
+    server.rows::<(String,)>(query).await.into_iter().map(|(path,)| server.datadir().join(path)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_outside_are_refused_over_others_moved_or_kept() {
+    let mut source = source_with_files_outside().await;
+    let outside = source.external_dir();
+    let sums = replica::checksums(&source).await;
+    let (_folder, store) = round::folder_store();
+    round::backup(&source, &store).json().await;
+    let target = scratch();
+
+    // Where they are, they are the source's: nothing is written.
+    let datadir = target.path().join("kept");
+    let refused = Cli::restore(&store, "backup", &datadir).run().await;
+    refused.assert_failed(ErrorKind::TargetNotEmpty, "exists already, outside of the data directory");
+    let refused = Cli::restore(&store, "backup", &datadir).args(["--external-files", "/other=/new"]).run().await;
+    refused.assert_failed(ErrorKind::Preflight, "no mapping covers it");
+    assert!(!datadir.exists());
+
+    let (moved, place) = (target.path().join("moved"), target.path().join("new place"));
+    let mapping = format!("{}={}", outside.display(), place.display());
+    let restored = Cli::restore(&store, "backup", &moved).args(["--external-files", &mapping]).json().await;
+    let copy = start_on(&source, &moved, &restored).await;
+    copy.error_log().assert_clean();
+    assert_eq!(replica::checksums(&copy).await, sums);
+    replica::check_tables(&copy).await;
+    let files = table_files(&copy).await;
+    assert!(files.iter().all(|file| file.starts_with(&moved) || file.starts_with(&place)), "{files:?}");
+    assert_eq!(files.iter().filter(|file| file.starts_with(&place)).count(), 3, "{files:?}");
+    drop(copy);
+
+    // Once the source is gone, they come back to their place, which then is a stock server's, too.
+    source.stop().await;
+    fs::rename(&outside, target.path().join("away")).unwrap();
+    let restored = Cli::restore(&store, "backup", &datadir).args(["--mysqld"]).arg(source.mysqld()).json().await;
+    let copy = start_on(&source, &datadir, &restored).await;
+    copy.error_log().assert_clean();
+    assert_eq!(replica::checksums(&copy).await, sums);
+    let files = table_files(&copy).await;
+    assert_eq!(files.iter().filter(|file| file.starts_with(&outside)).count(), 3, "{files:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn holes_owners_and_modes_are_the_servers() {
+    let source = Server::builder().start().await;
+    source
+        .sql(
+            "CREATE DATABASE d;\n\
+             CREATE TABLE d.holes (id INT PRIMARY KEY AUTO_INCREMENT, pad VARCHAR(2000)) COMPRESSION='zlib';\n\
+             CREATE TABLE d.plain (id INT PRIMARY KEY) ENGINE=MyISAM;\nINSERT INTO d.plain VALUES (1);\n\
+             CREATE UNDO TABLESPACE more ADD DATAFILE 'more.ibu';\n\
+             INSERT INTO d.holes (pad) WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000) \
+             SELECT REPEAT(CHAR(65 + i % 26), 1900) FROM n;\n\
+             INSERT INTO d.holes (pad) SELECT pad FROM d.holes;\n\
+             INSERT INTO d.holes (pad) SELECT pad FROM d.holes",
+        )
+        .await;
+    // Writes all pages of the table, each with its hole.
+    let mut conn = source.connect().await;
+    for statement in ["FLUSH TABLES d.holes FOR EXPORT", "UNLOCK TABLES"] {
+        mysql_async::prelude::Queryable::query_drop(&mut conn, statement).await.unwrap();
+    }
+    round::minimal_user(&source).await;
+    let (_folder, store) = round::folder_store();
+    round::backup(&source, &store).json().await;
+
+    let target = scratch();
+    let datadir = target.path().join("data");
+    fs::create_dir(&datadir).unwrap();
+    let owner = owner_to_be(&datadir);
+    Cli::restore(&store, "backup", &datadir).json().await;
+
+    assert!(!datadir.join("auto.cnf").exists(), "the restored server would have the source's identity");
+    let mut common = 0;
+    for path in all_below(&datadir) {
+        let restored = fs::metadata(&path).unwrap();
+        let expected = if restored.is_dir() { 0o750 } else { 0o640 };
+        assert_eq!(restored.permissions().mode() & 0o7777, expected, "mode of {}", path.display());
+        assert_eq!((restored.uid(), restored.gid()), owner, "owner of {}", path.display());
+        let relative = path.strip_prefix(&datadir).unwrap();
+        let Ok(original) = fs::metadata(source.datadir().join(relative)) else { continue };
+        assert_eq!(original.permissions().mode(), restored.permissions().mode(), "mode of {}", path.display());
+        if restored.is_file() && !relative.starts_with("#innodb_redo") {
+            common += 1;
+            // A file system may need some blocks more or less to note where the holes are.
+            let slack = 128 + original.blocks() / 20;
+            let (is, was) = (restored.blocks(), original.blocks());
+            assert!(is <= was + slack, "{} takes {is} blocks of 512 bytes, and took {was}", path.display());
+        }
+    }
+    assert!(common > 5, "only {common} files are those of the source");
+    for name in ["d/holes.ibd", "undo_001", "more.ibu"] {
+        let file = fs::metadata(datadir.join(name)).unwrap();
+        let taken = file.blocks() * 512;
+        assert!(taken * 2 < file.len(), "{name} of {} bytes takes {taken}: it has no holes", file.len());
+    }
+}
+
+/// Makes the directory somebody's, if this user may; says whose files it will have.
+fn owner_to_be(datadir: &Path) -> (u32, u32) {
+    let metadata = fs::metadata(datadir).unwrap();
+    if metadata.uid() != 0 {
+        return (metadata.uid(), metadata.gid());
+    }
+    let owner = (12_345, 23_456);
+    std::os::unix::fs::chown(datadir, Some(owner.0), Some(owner.1)).unwrap();
+    fs::set_permissions(datadir, fs::Permissions::from_mode(0o750)).unwrap();
+    owner
+}
+
+fn all_below(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(all_below(&path));
+        }
+        found.push(path);
+    }
+    found
+}
