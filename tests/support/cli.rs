@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -102,6 +103,25 @@ impl Cli {
         self
     }
 
+    /// Takes the right to read and write all files from it, which root has by nature: permissions count again.
+    pub fn without_capabilities(mut self) -> Self {
+        if !rustix::process::geteuid().is_root() {
+            return self;
+        }
+        let plain = self.command.as_std();
+        let mut command = Command::new("setpriv");
+        command.args(["--bounding-set=-all", "--inh-caps=-all"]).arg(plain.get_program()).args(plain.get_args());
+        for (name, value) in plain.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        self.command = command;
+        self
+    }
+
     /// Lets its standard error through, so that a progress bar shows.
     pub fn visible(mut self) -> Self {
         self.command.stderr(Stdio::inherit());
@@ -141,18 +161,23 @@ impl Cli {
     /// Starts it and goes on.
     pub fn spawn(mut self) -> Background {
         let mut child = self.command.spawn().unwrap_or_else(|error| panic!("cannot run {}: {error}", self.shown));
-        let stdout = tokio::spawn(read_all(child.stdout.take().unwrap()));
-        let stderr = child.stderr.take();
-        let stderr =
-            tokio::spawn(async { if let Some(stderr) = stderr { read_all(stderr).await } else { String::new() } });
-        Background { child, stdout, stderr, shown: self.shown, started: Instant::now() }
+        let said = Arc::default();
+        let stdout = tokio::spawn(read_all(child.stdout.take(), Arc::default()));
+        let stderr = tokio::spawn(read_all(child.stderr.take(), Arc::clone(&said)));
+        Background { child, stdout, stderr, said, shown: self.shown, started: Instant::now() }
     }
 }
 
-async fn read_all(mut from: impl AsyncRead + Unpin) -> String {
-    let mut bytes = Vec::new();
-    // What was read before an error is worth more than the error.
-    from.read_to_end(&mut bytes).await.ok();
+/// Reads to the end; `so_far` shows what has come already.
+async fn read_all(from: Option<impl AsyncRead + Unpin>, so_far: Arc<Mutex<Vec<u8>>>) -> String {
+    let mut piece = [0; 4096];
+    if let Some(mut from) = from {
+        // What was read before an error is worth more than the error.
+        while let Ok(count @ 1..) = from.read(&mut piece).await {
+            so_far.lock().unwrap().extend(&piece[..count]);
+        }
+    }
+    let bytes = so_far.lock().unwrap();
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
@@ -162,6 +187,7 @@ pub struct Background {
     child: Child,
     stdout: JoinHandle<String>,
     stderr: JoinHandle<String>,
+    said: Arc<Mutex<Vec<u8>>>,
     shown: String,
     started: Instant,
 }
@@ -181,6 +207,21 @@ impl Background {
         let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).expect("a process id is not 0");
         // It may have ended in between.
         rustix::process::kill_process(pid, signal).ok();
+    }
+
+    /// Its standard error so far.
+    pub fn said(&self) -> String {
+        String::from_utf8_lossy(&self.said.lock().unwrap()).into_owned()
+    }
+
+    /// Waits until its standard error contains `text`. Panics when it ends before, or takes longer than a minute.
+    pub async fn wait_until_said(&mut self, text: &str) {
+        let deadline = Instant::now() + Duration::from_mins(1);
+        while !self.said().contains(text) {
+            let running = self.is_running() && Instant::now() < deadline;
+            assert!(running || self.said().contains(text), "{} never said \"{text}\": {}", self.shown, self.said());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     /// Its highest memory so far in bytes (`VmHWM`).

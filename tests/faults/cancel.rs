@@ -1,0 +1,184 @@
+//! Signals at every step: the server's locks go at once, nobody stays queued, nothing stays in the spool or the store
+//! that could be taken for a backup.
+
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use stillframe::ops::error::ErrorKind;
+
+use crate::help::{Blocked, assert_no_backup, background, listed, locks_left, small};
+use crate::support::cli::{Background, Cli};
+use crate::support::proxy::{Fault, Proxy};
+use crate::support::round;
+use crate::support::s3::{self, S3Server};
+use crate::support::server::{Server, scratch};
+use crate::support::workload::text::Random;
+
+/// The promise is a second; the rest is for a machine that does other things, too.
+const AT_ONCE: Duration = Duration::from_secs(2);
+
+/// Sends the signal, and waits until no session of the backup has or waits for a lock. Gives the time it took.
+async fn stop(backup: &Background, server: &Server, signal: Signal) -> Duration {
+    let sent = Instant::now();
+    backup.signal(signal);
+    while locks_left(server).await > 0 {
+        assert!(sent.elapsed() < AT_ONCE, "locks are left {:?} after {signal:?}: {}", sent.elapsed(), backup.said());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    sent.elapsed()
+}
+
+/// DDL and writes to every kind of table go on at once.
+async fn assert_nobody_waits(server: &Server) {
+    let work = server.sql("CREATE TABLE d.soon (a INT);\nDROP TABLE d.soon;\nINSERT INTO d.m VALUES (2)");
+    tokio::time::timeout(Duration::from_secs(5), work).await.expect("the server is blocked");
+}
+
+async fn assert_cancelled(backup: Background, server: &Server, store: &str) {
+    let outcome = backup.wait().await;
+    outcome.assert_failed(ErrorKind::Cancelled, "");
+    assert!(outcome.stdout.is_empty(), "{outcome}");
+    assert_no_backup(store).await;
+    assert!(listed(store).await.is_empty(), "where deleting is allowed, a cancelled run removes its objects");
+    round::assert_nothing_left(server).await;
+}
+
+async fn with_myisam() -> Server {
+    let server = small(Server::builder()).await;
+    server.sql("CREATE TABLE d.m (id INT) ENGINE=MyISAM;\nINSERT INTO d.m VALUES (1)").await;
+    server
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_at_any_step_frees_the_server_at_once() {
+    let server = with_myisam().await;
+    let (_folder, store) = round::folder_store();
+    let slow = || round::backup(&server, &store).args(["--throttle", "1M"]);
+
+    let mut backup = slow().spawn();
+    backup.wait_until_said("  preflight").await;
+    stop(&backup, &server, Signal::INT).await;
+    assert_cancelled(backup, &server, &store).await;
+
+    // It waits for the backup lock, behind DDL.
+    let ddl = Blocked::begin(&server).await;
+    let mut backup = slow().spawn();
+    backup.wait_until_said("  lock").await;
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    stop(&backup, &server, Signal::TERM).await;
+    ddl.end().await;
+    assert_nobody_waits(&server).await;
+    assert_cancelled(backup, &server, &store).await;
+
+    for signal in [Signal::INT, Signal::TERM] {
+        let mut backup = slow().spawn();
+        backup.wait_until_said("  copy").await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert!(locks_left(&server).await > 0, "it copies under the lock");
+        stop(&backup, &server, signal).await;
+        assert_nobody_waits(&server).await;
+        assert_cancelled(backup, &server, &store).await;
+    }
+
+    // It waits for the global read lock, behind a query that has begun before, then behind one that begins meanwhile.
+    let query = background(&server, "SELECT SLEEP(60) FROM d.m").await;
+    let mut backup = round::backup(&server, &store).spawn();
+    backup.wait_until_said("  cut").await;
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    stop(&backup, &server, Signal::TERM).await;
+    assert_nobody_waits(&server).await;
+    assert_cancelled(backup, &server, &store).await;
+    query.abort();
+
+    for after in [0, 20, 60] {
+        let mut backup = round::backup(&server, &store).spawn();
+        backup.wait_until_said("  cut").await;
+        tokio::time::sleep(Duration::from_millis(after)).await;
+        stop(&backup, &server, Signal::INT).await;
+        assert_nobody_waits(&server).await;
+        // At the cut the rest may take milliseconds: then it has succeeded, which must be true.
+        let outcome = backup.wait().await;
+        round::assert_nothing_left(&server).await;
+        if outcome.code() == Some(0) {
+            let found = listed(&store).await;
+            assert!(found.iter().all(|(_, state)| state == "Complete"), "{found:?}");
+            for (id, _) in found {
+                Cli::new("delete").args(["--store", &store, &id]).run().await.assert_success();
+            }
+        } else {
+            outcome.assert_failed(ErrorKind::Cancelled, "");
+            assert!(listed(&store).await.is_empty());
+        }
+    }
+    round::backup(&server, &store).run().await.assert_success();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_store_does_not_hold_the_locks() {
+    let server = with_myisam().await;
+    let s3 = S3Server::start();
+    let proxy = Proxy::start(s3.address());
+    let url = s3.url("slow");
+    let cli =
+        |cli: Cli| s3::environment(&proxy.endpoint()).into_iter().fold(cli, |cli, (name, value)| cli.env(&name, value));
+    // Packs and tables arrive late; whatever is small and ours (lease, probe) in time.
+    proxy.fail(usize::MAX, Fault::Delay(Duration::from_secs(4)), |request| {
+        request.is_part() || request.is_complete() || (request.method == "PUT" && request.path.contains("/data/"))
+    });
+
+    let mut backup = cli(round::backup(&server, &url)).spawn();
+    backup.wait_until_said("  copy").await;
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    stop(&backup, &server, Signal::TERM).await;
+    assert_nobody_waits(&server).await;
+    backup.wait().await.assert_failed(ErrorKind::Cancelled, "");
+    round::assert_nothing_left(&server).await;
+
+    // After the cut there is no lock, however long the store takes for the rest.
+    let mut backup = cli(round::backup(&server, &url)).spawn();
+    backup.wait_until_said("  upload").await;
+    assert_eq!(locks_left(&server).await, 0, "locks are held while the rest is uploaded");
+    assert_nobody_waits(&server).await;
+    backup.signal(Signal::INT);
+    let outcome = backup.wait().await;
+    outcome.assert_failed(ErrorKind::Cancelled, "");
+    assert!(outcome.elapsed < Duration::from_secs(60), "{outcome}");
+    round::assert_nothing_left(&server).await;
+
+    proxy.heal();
+    let list = cli(Cli::new("list").args(["--store", &url])).json().await;
+    assert!(list.as_array().unwrap().iter().all(|entry| entry["state"] != "Complete"), "{list}");
+    cli(Cli::new("prune").args(["--store", &url, "--stale"])).run().await.assert_success();
+    cli(round::backup(&server, &url)).run().await.assert_success();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_backup_leaves_no_lock_and_no_backup() {
+    let server = with_myisam().await;
+    let (_folder, store) = round::folder_store();
+    let spools = scratch();
+    let began = Instant::now();
+    round::backup(&server, &store).args(["--throttle", "30M"]).run().await.assert_success();
+    let whole = u64::try_from(began.elapsed().as_millis()).unwrap();
+    let mut random = Random::new(u64::from(std::process::id()));
+    for _ in 0..5 {
+        let backup =
+            round::backup(&server, &store).args(["--throttle", "30M", "--spool-dir"]).arg(spools.path()).spawn();
+        let after = Duration::from_millis(random.below(whole));
+        tokio::time::sleep(after).await;
+        stop(&backup, &server, Signal::KILL).await;
+        assert_nobody_waits(&server).await;
+        let killed = backup.wait().await.code().is_none();
+        let complete = listed(&store).await.iter().filter(|(_, state)| state == "Complete").count();
+        assert!(!killed || complete == 1, "killed after {after:?}, and {complete} are complete");
+        if !killed {
+            break;
+        }
+    }
+    // Not yet stale: somebody could still be at work on them.
+    let pruned = Cli::new("prune").args(["--store", &store, "--stale"]).json().await;
+    assert_eq!(pruned["failed"].as_array().map(Vec::len), Some(0), "{pruned}");
+    Cli::new("verify").args(["--store", &store, "backup"]).run().await.assert_success();
+    round::assert_nothing_left(&server).await;
+    round::backup(&server, &store).run().await.assert_success();
+}

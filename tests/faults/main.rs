@@ -1,0 +1,24 @@
+//! Faults and bad inputs, seen from outside: what the built binary says, how it ends, and what it leaves behind.
+//!
+//! ```text
+//!   server.rs   redo that is lost, servers that die, restart or are reset, damaged pages
+//!   locks.rs    who waits for whom, and for how long
+//!   cancel.rs   signals at every step: locks go at once, nothing stays that could be taken for a backup
+//!   damage.rs   stored objects that are cut short, missing, swapped or altered; keys; two servers in one repository
+//!   target.rs   restores that are refused before a byte is written, and those that were interrupted
+//!   options.rs  what is refused before the copy, and what each option promises
+//! ```
+//! All backups are taken as the minimal user that `stillframe grants` prints.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "what fails, fails the test")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod cancel;
+mod damage;
+mod help;
+mod locks;
+mod options;
+mod server;
+mod target;

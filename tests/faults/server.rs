@@ -1,0 +1,134 @@
+//! Faults of the source: redo that is lost, servers that die, restart or are reset, pages that are damaged.
+
+use std::os::unix::fs::FileExt as _;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use stillframe::ops::error::ErrorKind;
+
+use crate::help::{assert_no_backup, background, listed, small, status, until, write_redo};
+use crate::support::cli::Background;
+use crate::support::round;
+use crate::support::server::{Builder, Server};
+
+const MIB: u64 = 1 << 20;
+
+/// A small redo log, and pages that are written at once, so that its old files are used again at once.
+fn hasty() -> Builder {
+    Server::builder()
+        .fresh()
+        .option("innodb_redo_log_capacity", "8M")
+        .option("innodb_max_dirty_pages_pct", 0)
+        .option("innodb_max_dirty_pages_pct_lwm", 0)
+        .option("innodb_flush_log_at_trx_commit", 2)
+        .option("sync_binlog", 0)
+}
+
+/// Stops the process as a disk that hangs would, while the server writes so much redo and needs it no more.
+async fn pause_while_written(backup: &mut Background, server: &Server, bytes: u64) {
+    backup.wait_until_said("  copy").await;
+    backup.signal(Signal::STOP);
+    let from = server.flushed_lsn().await;
+    write_redo(server, bytes).await;
+    until(Duration::from_secs(15), "pages are written", async || {
+        status(server, "Innodb_redo_log_checkpoint_lsn").await > from + bytes / 2
+    })
+    .await;
+    backup.signal(Signal::CONT);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redo_that_was_overwritten_fails_the_backup_and_a_consumer_keeps_it() {
+    let server = small(hasty()).await;
+    let (_folder, store) = round::folder_store();
+    let mut backup = round::backup(&server, &store).args(["--redo-consumer", "off", "--throttle", "200K"]).spawn();
+    pause_while_written(&mut backup, &server, 10 * MIB).await;
+    let outcome = backup.wait().await;
+    outcome.assert_failed(ErrorKind::RedoOverwritten, "redo from LSN ");
+    assert!(outcome.stderr.contains("innodb_redo_log_capacity"), "no advice: {outcome}");
+    assert_no_backup(&store).await;
+    round::assert_nothing_left(&server).await;
+
+    // Below half of the capacity: it is kept, and what is left to copy is copied without throttle.
+    let mut backup = round::backup(&server, &store).args(["--redo-consumer", "on", "--throttle", "200K"]).spawn();
+    pause_while_written(&mut backup, &server, 3 * MIB).await;
+    let outcome = backup.wait().await;
+    outcome.assert_success();
+    assert!(outcome.stderr.contains("the throttle is lifted"), "{outcome}");
+    assert!(outcome.elapsed < Duration::from_secs(90), "70 MiB at 200 KiB/s would take six minutes: {outcome}");
+    assert_eq!(listed(&store).await.len(), 1, "only the good one is there");
+    round::assert_nothing_left(&server).await;
+
+    // The same pause without a consumer loses redo: it was the consumer that kept it.
+    let mut backup = round::backup(&server, &store).args(["--redo-consumer", "off", "--throttle", "200K"]).spawn();
+    pause_while_written(&mut backup, &server, 3 * MIB).await;
+    backup.wait().await.assert_failed(ErrorKind::RedoOverwritten, "redo from LSN ");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_dies_restarts_or_is_reset_ends_the_backup() {
+    let mut server = small(Server::builder()).await;
+    server.sql("FLUSH BINARY LOGS;\nFLUSH BINARY LOGS").await;
+    let (_folder, store) = round::folder_store();
+    let slow = |server: &Server| round::backup(server, &store).args(["--throttle", "2M"]);
+
+    let mut backup = slow(&server).spawn();
+    backup.wait_until_said("  copy").await;
+    server.kill9();
+    let outcome = backup.wait().await;
+    outcome.assert_failed(ErrorKind::Connection, "backup lock");
+    assert!(outcome.elapsed < Duration::from_secs(45), "it took long to notice: {outcome}");
+    assert_no_backup(&store).await;
+    server.start().await;
+
+    // A server that is back within a moment is another one nevertheless: it has no lock.
+    let mut backup = slow(&server).spawn();
+    backup.wait_until_said("  copy").await;
+    server.restart().await;
+    backup.wait().await.assert_failed(ErrorKind::Connection, "backup lock");
+    assert_no_backup(&store).await;
+    round::assert_nothing_left(&server).await;
+
+    let mut backup = round::backup(&server, &store).args(["--throttle", "10M"]).spawn();
+    backup.wait_until_said("  copy").await;
+    server.sql("RESET BINARY LOGS AND GTIDS").await;
+    backup.wait().await.assert_failed(ErrorKind::SourceChanged, "reset");
+    assert_no_backup(&store).await;
+    round::assert_nothing_left(&server).await;
+
+    server.sql("ALTER INSTANCE DISABLE INNODB REDO_LOG").await;
+    let outcome = round::backup(&server, &store).run().await;
+    outcome.assert_failed(ErrorKind::Preflight, "redo log is disabled");
+    assert!(outcome.stderr.contains("ALTER INSTANCE ENABLE INNODB REDO_LOG"), "{outcome}");
+    assert!(!outcome.stderr.contains("  lock"), "refused before a lock is taken: {outcome}");
+    server.sql("ALTER INSTANCE ENABLE INNODB REDO_LOG").await;
+    round::backup(&server, &store).run().await.assert_success();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_page_on_the_servers_disk_is_named() {
+    let mut server = small(Server::builder()).await;
+    write_redo(&server, MIB).await;
+    let space: (u32,) =
+        server.row("SELECT SPACE FROM information_schema.INNODB_TABLESPACES WHERE NAME = 'd/redo'").await;
+    server.stop().await;
+    let path = server.datadir().join("d/redo.ibd");
+    let file = std::fs::File::options().read(true).write(true).open(&path).unwrap();
+    let mut byte = [0];
+    let at = 6 * 16384 + 7000;
+    file.read_exact_at(&mut byte, at).unwrap();
+    file.write_all_at(&[byte[0] ^ 1], at).unwrap();
+    server.start().await;
+
+    let (_folder, store) = round::folder_store();
+    let outcome = round::backup(&server, &store).run().await;
+    outcome.assert_failed(ErrorKind::CorruptPage, "d/redo.ibd");
+    assert!(outcome.stderr.contains(&format!("(space {}), page 6", space.0)), "{outcome}");
+    assert!(outcome.stderr.contains("CHECK TABLE"), "no advice: {outcome}");
+    assert_no_backup(&store).await;
+    round::assert_nothing_left(&server).await;
+
+    // A table that is dropped takes its damage along.
+    background(&server, "DROP TABLE d.redo; DO SLEEP(0.5)").await.await.unwrap();
+    round::backup(&server, &store).run().await.assert_success();
+}
