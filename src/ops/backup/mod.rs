@@ -88,7 +88,6 @@ async fn copy_instance(
 ) -> Result<Copied, Error> {
     let stop = guards.token();
     let throttle = Arc::new(Throttle::new(options.throttle));
-    let consumer = redo::register_consumer(options, ctx).await?;
 
     ctx.progress.step("lock");
     let unlocked = CancellationToken::new();
@@ -100,6 +99,8 @@ async fn copy_instance(
     let ddl = DdlWatch::start(&options.server, options.ddl_wait_budget).await?;
     guards.watch(ddl_budget(&ddl));
 
+    // Not before: who waits for a lock takes no redo, and a consumer that takes none would stall the server.
+    let consumer = redo::register_consumer(options, ctx).await?;
     let redo = RedoCapture::start(ctx, options, source, destination, attempt, consumer, &throttle, guards).await?;
     let registered = source.registered_files(options).await?;
     let layout = source.layout.clone();
