@@ -50,18 +50,43 @@ fn check_id(manifest: &Manifest, id: &BackupId) -> Result<(), Error> {
 }
 
 impl Found {
-    /// Opens the archive with the keys in `key_files`.
+    /// Opens the archive with the keys in `key_files`. That the key of another recipient is lost is no hindrance.
     pub async fn open(&self, key_files: &[PathBuf], cancel: &CancellationToken) -> Result<ArchiveReader, Error> {
         let keys = read_key_files(key_files)?;
-        let key_ids = self.manifest.cipher.as_ref().map(|cipher| cipher.key_ids.clone()).unwrap_or_default();
-        let mut wrapped = Vec::new();
-        for bytes in self.repository.read_keys(&self.manifest.id, &key_ids).await? {
-            wrapped.push(WrappedKey::decode(&bytes)?);
+        let (wrapped, lost) = self.wrapped_keys().await;
+        if let Some(lost) = lost.into_iter().find(|lost| keys.iter().any(|key| key.id() == lost.key_id)) {
+            return Err(lost.error);
         }
         let source = self.repository.objects(&self.manifest.id, &self.manifest.attempt, cancel);
         let manifest = self.manifest.clone();
         blocking(move || Ok(ArchiveReader::open(&manifest, Arc::clone(&source), &wrapped, &keys)?)).await
     }
+
+    /// The data key as it is wrapped for each recipient, and for whom it cannot be read.
+    pub async fn wrapped_keys(&self) -> (Vec<WrappedKey>, Vec<LostKey>) {
+        let key_ids = self.manifest.cipher.as_ref().map(|cipher| cipher.key_ids.clone()).unwrap_or_default();
+        let (mut wrapped, mut lost) = (Vec::new(), Vec::new());
+        for key_id in key_ids {
+            match self.wrapped_key(&key_id).await {
+                Ok(found) => wrapped.extend(found),
+                Err(error) => lost.push(LostKey { key_id, error }),
+            }
+        }
+        (wrapped, lost)
+    }
+
+    async fn wrapped_key(&self, key_id: &String) -> Result<Vec<WrappedKey>, Error> {
+        let found = self.repository.read_keys(&self.manifest.id, std::slice::from_ref(key_id)).await?;
+        found.iter().map(|bytes| Ok(WrappedKey::decode(bytes)?)).collect()
+    }
+}
+
+/// A recipient's wrapped key that cannot be read.
+pub struct LostKey {
+    /// Whose it is.
+    pub key_id: String,
+    /// Why.
+    pub error: Error,
 }
 
 /// Reads the keys in these files.

@@ -28,7 +28,7 @@ use crate::innodb::redo::block::{BLOCK_LEN, BlockRead, decode_block};
 use crate::innodb::space::TablespaceFlags;
 use crate::ops::blocking;
 use crate::ops::context::Context;
-use crate::ops::error::Error;
+use crate::ops::error::{Error, ErrorKind};
 use crate::ops::options::VerifyOptions;
 use crate::ops::progress::Progress;
 use crate::ops::report::{LsnRange, Problem, VerifiedPages, VerifyReport};
@@ -50,6 +50,7 @@ pub async fn run(ctx: &Context, options: VerifyOptions) -> Result<VerifyReport, 
         blocking(move || verify_all(&reader, &manifest, options.parallel, progress.as_ref(), &cancel)).await?
     };
     ctx.check()?;
+    let findings = with_lost_keys(findings, &found).await?;
     let manifest = found.manifest;
     Ok(VerifyReport {
         name: manifest.name,
@@ -65,6 +66,17 @@ pub async fn run(ctx: &Context, options: VerifyOptions) -> Result<VerifyReport, 
         problem_count: findings.count,
         warnings: manifest.warnings,
     })
+}
+
+/// A recipient whose wrapped key is lost could not open the backup, though somebody else just did.
+async fn with_lost_keys(mut findings: Findings, found: &stored::Found) -> Result<Findings, Error> {
+    for lost in found.wrapped_keys().await.1 {
+        if lost.error.kind != ErrorKind::DamagedBackup {
+            return Err(lost.error);
+        }
+        findings.problem(&format!("keys/{}.json", lost.key_id), lost.error.to_string());
+    }
+    Ok(findings)
 }
 
 #[derive(Debug, Default)]
