@@ -65,9 +65,10 @@ impl Target {
         if names.is_empty() {
             return Ok(());
         }
+        refuse_running_server(datadir)?;
         let marked = names.iter().any(|name| name == MARKER);
         if marked && overwrite_incomplete {
-            return refuse_running_server(datadir);
+            return Ok(());
         }
         let hint = if marked {
             "it holds the remains of an interrupted restore; pass --overwrite-incomplete to clean it and start over"
