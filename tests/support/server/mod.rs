@@ -354,7 +354,9 @@ pub fn work_root() -> PathBuf {
 /// An empty folder on the same disk as the servers, removed when dropped.
 pub fn scratch() -> TempDir {
     fs::create_dir_all(work_root()).expect("cannot make the tests' work folder");
-    TempDir::with_prefix_in("scratch-", work_root()).expect("cannot make a folder")
+    let mut dir = TempDir::with_prefix_in("scratch-", work_root()).expect("cannot make a folder");
+    dir.disable_cleanup(std::env::var_os("STILLFRAME_KEEP").is_some());
+    dir
 }
 
 /// A TCP port of 127.0.0.1 that nobody uses right now.

@@ -138,10 +138,10 @@ pub fn transactional(server: &Server, options: &Options) -> Vec<Kind> {
     }
     kinds.extend(odd_names());
     if server.page_size() < 8 << 10 {
-        // An undo record must fit into one page, and has the old value of a changed column twice where that column is
-        // in a full-text index or under a multi-valued one.
+        // An undo record must fit into one page, and has the old value of a changed column several times where that
+        // column is in a full-text index or under a multi-valued one: with 1000 bytes it does not fit.
         let twice = |kind: &&mut Kind| ["`full_text`", "`multi_valued`"].iter().any(|name| kind.name.ends_with(name));
-        kinds.iter_mut().filter(twice).for_each(|kind| kind.longest_body = 1000);
+        kinds.iter_mut().filter(twice).for_each(|kind| kind.longest_body = 300);
     }
     kinds
 }
