@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use mysql_async::prelude::Queryable as _;
+
 use super::schema::{MAIN, PLAIN};
 use super::{BALANCE, Options, PlainRow, Stats};
 use crate::support::server::Server;
@@ -66,11 +68,16 @@ async fn check_full_text(server: &Server) {
     let on_disk = "SELECT COUNT(*) FROM information_schema.INNODB_FT_INDEX_TABLE";
     server.sql(&format!("SET GLOBAL innodb_ft_aux_table = '{MAIN}/full_text'")).await;
     assert!(server.row::<(u64,)>(on_disk).await.0 > 0, "nothing of the full-text index is on disk");
-    let found = format!(
-        "SELECT id FROM {MAIN}.full_text WHERE MATCH (body) AGAINST ('+stillframe' IN BOOLEAN MODE) ORDER BY id"
-    );
-    let there = format!("SELECT id FROM {MAIN}.full_text WHERE body REGEXP '\\\\bstillframe\\\\b' ORDER BY id");
-    let (found, there): (Vec<(u64,)>, Vec<(u64,)>) = (server.rows(&found).await, server.rows(&there).await);
+    let mut conn = server.connect().await;
+    // Nobody may write in between. This waits for open transactions.
+    conn.query_drop(format!("LOCK TABLES {MAIN}.full_text READ")).await.expect("cannot lock");
+    let mut ids = Vec::new();
+    for condition in ["MATCH (body) AGAINST ('+stillframe' IN BOOLEAN MODE)", "body REGEXP '\\\\bstillframe\\\\b'"] {
+        let query = format!("SELECT id FROM {MAIN}.full_text WHERE {condition} ORDER BY id");
+        ids.push(conn.query::<u64, _>(&query).await.unwrap_or_else(|error| panic!("{error}\nin: {query}")));
+    }
+    conn.disconnect().await.ok();
+    let (there, found) = (ids.pop(), ids.pop());
     assert_eq!(found, there, "the full-text index and its table do not tell of the same rows");
 }
 
