@@ -337,7 +337,7 @@ impl Manifest {
         let mut bytes = serde_json::to_vec_pretty(&document).map_err(|error| bad(error.to_string()))?;
         if let Some(key) = key {
             let digits = hex::encode(hmac::sign(&key, &bytes));
-            let at = place_of_hmac(&bytes, NO_HMAC).ok_or_else(|| bad("it has 64 zeros somewhere".to_owned()))?;
+            let at = place_of_no_hmac(&bytes).ok_or_else(|| bad("it has no place for its HMAC".to_owned()))?;
             for (to, from) in bytes.iter_mut().skip(at).zip(digits.bytes()) {
                 *to = from;
             }
@@ -414,6 +414,14 @@ impl Manifest {
         }
         Ok(())
     }
+}
+
+/// Where the zeros stand that are to become the HMAC: the last member. Other members may have as many zeros, as the
+/// encryption block of a redo log has.
+fn place_of_no_hmac(bytes: &[u8]) -> Option<usize> {
+    const MEMBER: &[u8] = b"\"hmac\": \"";
+    let zeros = bytes.windows(NO_HMAC.len()).rposition(|window| window == NO_HMAC.as_bytes())?;
+    bytes.get(..zeros)?.ends_with(MEMBER).then_some(zeros)
 }
 
 /// Where the 64 digits stand, if that is clear.
