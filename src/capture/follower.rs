@@ -23,8 +23,9 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::CaptureError;
-use super::redo_dir::{Discovered, RedoFile, discover, find_file, refuse_disabled};
+use super::redo_dir::{Discovered, RedoFile, discover, find_encryption_block, find_file, refuse_disabled};
 use super::spool::{Spool, Spooled};
+use crate::innodb::FormatError;
 use crate::innodb::keyring::Keyring;
 use crate::innodb::lsn::{LOG_BLOCK_SIZE, Lsn};
 use crate::innodb::redo::block::{BLOCK_LEN, BlockRead, cut_block, decode_block};
@@ -324,13 +325,13 @@ impl Follow {
             }
             Err(error) => return self.torn(error),
         };
+        if !block.checked {
+            return self.find_key();
+        }
         self.torn_since = None;
         if target != Lsn::ZERO && target.block_start() == self.at {
             if block.end() < target {
                 return Ok(Progress::Waiting);
-            }
-            if block.encrypted && self.key.is_none() {
-                self.load_key()?;
             }
             cut_block(raw, target, self.key.as_ref()).map_err(CaptureError::format(&self.file.path))?;
             self.append(raw)?;
@@ -343,7 +344,7 @@ impl Follow {
         Ok(Progress::Moved)
     }
 
-    fn torn(&mut self, error: crate::innodb::FormatError) -> Result<Progress, CaptureError> {
+    fn torn(&mut self, error: FormatError) -> Result<Progress, CaptureError> {
         let since = *self.torn_since.get_or_insert_with(Instant::now);
         if since.elapsed() > TORN_PATIENCE {
             return Err(CaptureError::format(&self.file.path)(error));
@@ -392,7 +393,7 @@ impl Follow {
         let header = match self.file.current_header() {
             Ok(header) => header,
             // Being rewritten at this moment: the next look decides.
-            Err(CaptureError::Format { source: crate::innodb::FormatError::Checksum { .. }, .. }) => {
+            Err(CaptureError::Format { source: FormatError::Checksum { .. }, .. }) => {
                 self.file.header.clone()
             }
             Err(error) => return Err(error),
@@ -409,7 +410,33 @@ impl Follow {
 
     /// Takes the log's key from the present file, where it has one and the keyring opens it.
     fn load_key(&mut self) -> Result<(), CaptureError> {
-        let Some(block) = self.file.encryption_block()? else { return Ok(()) };
+        match self.file.encryption_block()? {
+            Some(block) => self.take_key(block),
+            None => Ok(()),
+        }
+    }
+
+    /// Looks for the key of a block that cannot be checked without. The log may be encrypted since a moment ago, and
+    /// only the files that a checkpoint was in hold its key: any file of the log may. What cannot be checked is never
+    /// captured: one torn block would end recovery there, silently.
+    fn find_key(&mut self) -> Result<Progress, CaptureError> {
+        let missing = FormatError::KeyMissing { key_id: "of the redo log".into() };
+        if self.options.keyring.is_none() {
+            return Err(CaptureError::format(&self.file.path)(missing));
+        }
+        let taken = match find_encryption_block(&self.options.redo_dir)? {
+            Some(block) => self.take_key(block),
+            None => Ok(()),
+        };
+        match taken {
+            Ok(()) if self.key.is_some() => Ok(Progress::Waiting),
+            Ok(()) => self.torn(missing),
+            Err(CaptureError::Format { source, .. }) => self.torn(source),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn take_key(&mut self, block: Vec<u8>) -> Result<(), CaptureError> {
         let info = encryption_info(&block).map_err(CaptureError::format(&self.file.path))?;
         if let (Some(info), Some(keyring)) = (info, &self.options.keyring) {
             let key = info.unwrap_key(keyring).map_err(CaptureError::format(&self.file.path))?;

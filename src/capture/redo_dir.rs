@@ -140,6 +140,20 @@ pub fn find_file(dir: &Path, lsn: Lsn) -> Result<Option<RedoFile>, CaptureError>
     })
 }
 
+/// The newest file's encryption block that is not empty, if any file has one.
+pub fn find_encryption_block(dir: &Path) -> Result<Option<Vec<u8>>, CaptureError> {
+    retry(|| {
+        let mut files = open_all(dir)?;
+        files.sort_by_key(|file| std::cmp::Reverse(file.header.start_lsn));
+        for file in &files {
+            if let Some(block) = file.encryption_block()? {
+                return Ok(Some(block));
+            }
+        }
+        Ok(None)
+    })
+}
+
 /// Fails when the newest file says that not every change is logged.
 pub fn refuse_disabled(newest: &RedoFile) -> Result<(), CaptureError> {
     if newest.header.flags.is_incomplete() {

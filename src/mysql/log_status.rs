@@ -136,6 +136,8 @@ pub struct RedoStatus {
     pub flushed_lsn: Lsn,
     /// The end of the log in memory.
     pub current_lsn: Lsn,
+    /// How much redo the server keeps at most, now; `None` where it does not say.
+    pub capacity_bytes: Option<u64>,
     /// False after `ALTER INSTANCE DISABLE INNODB REDO_LOG`.
     pub enabled: bool,
 }
@@ -153,6 +155,7 @@ impl RedoStatus {
             checkpoint_lsn: find("Innodb_redo_log_checkpoint_lsn")?.parse(act, 1)?,
             flushed_lsn: find("Innodb_redo_log_flushed_to_disk_lsn")?.parse(act, 1)?,
             current_lsn: find("Innodb_redo_log_current_lsn")?.parse(act, 1)?,
+            capacity_bytes: find("Innodb_redo_log_capacity_resized").ok().and_then(|row| row.parse(act, 1).ok()),
             enabled: find("Innodb_redo_log_enabled")?.text_or_empty(1).eq_ignore_ascii_case("ON"),
         })
     }

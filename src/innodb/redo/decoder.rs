@@ -85,6 +85,11 @@ impl RedoDecoder {
         self
     }
 
+    /// Takes the key for what is fed from now on: a log may be encrypted from some block on.
+    pub fn set_key(&mut self, key: Option<TablespaceKey>) {
+        self.stream.set_key(key);
+    }
+
     /// LSN of the block that is to be fed next.
     pub fn next_block(&self) -> Lsn {
         self.stream.next_block()

@@ -30,6 +30,11 @@ impl SpacesNamed {
         Self { decoder: RedoDecoder::new(checkpoint, key), spaces: BTreeSet::new() }
     }
 
+    /// Takes the key for what is fed from now on: a log may be encrypted from some block on.
+    pub fn set_key(&mut self, key: Option<TablespaceKey>) {
+        self.decoder.set_key(key);
+    }
+
     /// Takes in blocks; those of one segment may come in several calls.
     pub fn feed(&mut self, blocks: &[u8]) -> Result<(), RedoError> {
         for step in blocks.chunks(STEP) {

@@ -59,6 +59,10 @@ impl LogStream {
         Self { checkpoint, key, block, taken: PAYLOAD_START, base: None, buffer: Vec::new(), consumed: 0, end: None }
     }
 
+    pub fn set_key(&mut self, key: Option<TablespaceKey>) {
+        self.key = key;
+    }
+
     pub fn checkpoint(&self) -> Lsn {
         self.checkpoint
     }

@@ -9,20 +9,17 @@
 //! The follower waits for nobody. A registered consumer keeps the server from overwriting redo; one that does not
 //! advance would stall the server's writers, so it is given up at half of the redo capacity or 80 % of the spool.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
 use crate::archive::ArchiveWriter;
 use crate::capture::{CapturedRedo, FollowOptions, RedoFollower, Spool, Throttle};
-use crate::innodb::FormatError;
-use crate::innodb::ids::SpaceId;
 use crate::innodb::lsn::Lsn;
-use crate::innodb::redo::{RedoError, SpacesNamed};
-use crate::mysql::{RedoConsumer, RedoStatus, Registration, Session};
+use crate::innodb::redo::SpacesNamed;
+use crate::mysql::{ConnectOptions, RedoConsumer, RedoStatus, Registration, Session};
 use crate::ops::blocking;
 use crate::ops::context::Context;
 use crate::ops::error::{Error, ErrorKind};
@@ -63,7 +60,8 @@ pub async fn register_consumer(options: &BackupOptions, ctx: &Context) -> Result
 pub struct RedoCapture {
     follower: Arc<RedoFollower>,
     finishing: Arc<AtomicBool>,
-    uploader: tokio::task::JoinHandle<Result<u64, Error>>,
+    uploader: tokio::task::JoinHandle<Option<u64>>,
+    upload_failure: Arc<UploadFailure>,
     watch: CancellationToken,
     stop: CancellationToken,
 }
@@ -100,15 +98,19 @@ impl RedoCapture {
             throttle: Arc::clone(throttle),
             capacity: source.info.redo_capacity_bytes,
             progress: Arc::clone(&ctx.progress),
+            server: options.server.clone(),
         };
         let session = Session::connect(&options.server).await?;
         guards.accompany(watcher.run(session, watch.clone()));
 
+        let upload_failure = Arc::new(UploadFailure::default());
+        guards.watch(upload_failed(Arc::clone(&upload_failure)));
         let uploader = {
             let (follower, writer, stop) = (Arc::clone(&follower), attempt.writer(), stop.clone());
-            guards.accompany_blocking(move || upload(&follower, &writer, &stop))
+            let failure = Arc::clone(&upload_failure);
+            guards.accompany_blocking(move || failure.note(upload(&follower, &writer, &stop)))
         };
-        Ok(Self { follower, finishing, uploader, watch, stop })
+        Ok(Self { follower, finishing, uploader, upload_failure, watch, stop })
     }
 
     /// Captures nothing more until the end is known: before the server is asked for it.
@@ -127,10 +129,54 @@ impl RedoCapture {
 
     /// Waits until every captured segment is stored; returns the bytes of redo.
     pub async fn upload_rest(self) -> Result<u64, Error> {
-        let Self { uploader, stop, follower: _, finishing: _, watch: _ } = self;
+        let Self { uploader, upload_failure, stop, .. } = self;
         let stored =
             uploader.await.map_err(|error| Error::new(ErrorKind::Failed, "redo upload ended").caused_by(error))?;
-        if stop.is_cancelled() { Err(Error::cancelled()) } else { stored }
+        match stored {
+            Some(bytes) if !stop.is_cancelled() => Ok(bytes),
+            Some(_) => Err(Error::cancelled()),
+            None => {
+                if let Some(error) = upload_failure.take() {
+                    return Err(error);
+                }
+                // The guard has it, and ends the work.
+                stop.cancelled().await;
+                Err(Error::cancelled())
+            }
+        }
+    }
+}
+
+/// Why the uploader ended, for whoever asks first: the guard, at once, or the run that waits for it.
+#[derive(Debug, Default)]
+struct UploadFailure {
+    error: Mutex<Option<Error>>,
+    failed: CancellationToken,
+}
+
+impl UploadFailure {
+    fn note(&self, outcome: Result<u64, Error>) -> Option<u64> {
+        match outcome {
+            Ok(bytes) => Some(bytes),
+            Err(error) => {
+                *self.error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                self.failed.cancel();
+                None
+            }
+        }
+    }
+
+    fn take(&self) -> Option<Error> {
+        self.error.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// Resolves when redo cannot be stored: a copy that goes on would be for nothing, with the locks held.
+async fn upload_failed(failure: Arc<UploadFailure>) -> Error {
+    failure.failed.cancelled().await;
+    match failure.take() {
+        Some(error) => error,
+        None => std::future::pending().await,
     }
 }
 
@@ -151,7 +197,8 @@ async fn follower_failed(follower: Arc<RedoFollower>, finishing: Arc<AtomicBool>
 
 /// Stores closed segments in order until the follower has ended.
 fn upload(follower: &RedoFollower, writer: &ArchiveWriter, stop: &CancellationToken) -> Result<u64, Error> {
-    let mut names = Names { decoder: None, given_up: false };
+    // Every record is decoded, so that one of an unknown kind ends the backup and not, one day, its restore.
+    let mut names = SpacesNamed::new(follower.checkpoint(), None);
     let mut bytes = 0_u64;
     loop {
         if stop.is_cancelled() {
@@ -167,33 +214,11 @@ fn upload(follower: &RedoFollower, writer: &ArchiveWriter, stop: &CancellationTo
             continue;
         };
         let blocks = segment.blocks.read_all()?;
-        let spaces = names.of_segment(&blocks, follower)?;
-        writer.redo_segment(segment.start, segment.end, spaces.as_ref(), &mut blocks.as_slice())?;
+        // The follower has the key of every encrypted block that it took.
+        names.set_key(follower.key());
+        names.feed(&blocks)?;
+        writer.redo_segment(segment.start, segment.end, Some(&names.take()), &mut blocks.as_slice())?;
         bytes = bytes.saturating_add(segment.blocks.bytes());
-    }
-}
-
-/// Which tablespaces each segment names. To know, every record is decoded, so that one of an unknown kind ends the
-/// backup and not, one day, its restore. Redo that is encrypted without a key at hand stays unread.
-struct Names {
-    decoder: Option<SpacesNamed>,
-    given_up: bool,
-}
-
-impl Names {
-    fn of_segment(&mut self, blocks: &[u8], follower: &RedoFollower) -> Result<Option<BTreeSet<SpaceId>>, Error> {
-        if self.given_up {
-            return Ok(None);
-        }
-        let decoder = self.decoder.get_or_insert_with(|| SpacesNamed::new(follower.checkpoint(), follower.key()));
-        match decoder.feed(blocks) {
-            Ok(()) => Ok(Some(decoder.take())),
-            Err(RedoError { source: FormatError::KeyMissing { .. }, .. }) => {
-                self.given_up = true;
-                Ok(None)
-            }
-            Err(error) => Err(error.into()),
-        }
     }
 }
 
@@ -205,6 +230,7 @@ struct Watcher {
     throttle: Arc<Throttle>,
     capacity: u64,
     progress: Arc<dyn Progress>,
+    server: ConnectOptions,
 }
 
 impl Watcher {
@@ -216,8 +242,13 @@ impl Watcher {
                 () = tokio::time::sleep(WATCH_INTERVAL) => {}
             }
             let position = self.follower.position();
-            // A server that does not answer is noticed by whoever holds the lock; the lag is only shown.
-            let Ok(status) = RedoStatus::read(&mut session).await else { continue };
+            let Ok(status) = RedoStatus::read(&mut session).await else {
+                // A server that is gone is noticed by whoever holds the lock.
+                self.look_again(&mut session).await;
+                continue;
+            };
+            // May be changed while the copy runs.
+            self.capacity = status.capacity_bytes.unwrap_or(self.capacity);
             let lag = status.flushed_lsn.saturating_since(position);
             self.progress.redo_lag(lag);
             if !lifted && lag > self.capacity / 4 {
@@ -231,6 +262,23 @@ impl Watcher {
             consumer.unregister().await;
         }
         session.close().await;
+    }
+
+    /// Makes the session anew: it may have been killed, and stays useless then. Without one nobody would see the
+    /// server come near a stall, so the consumer goes first.
+    async fn look_again(&mut self, session: &mut Session) {
+        match Session::connect(&self.server).await {
+            Ok(fresh) => *session = fresh,
+            Err(error) => {
+                tracing::debug!(%error, "the redo log cannot be watched");
+                if let Some(consumer) = self.consumer.take() {
+                    consumer.unregister().await;
+                    self.progress.message(
+                        "gave up the redo consumer: the server's redo log cannot be watched; redo may now be overwritten",
+                    );
+                }
+            }
+        }
     }
 
     async fn serve_consumer(&mut self, position: Lsn, status: &RedoStatus) {
