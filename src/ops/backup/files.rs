@@ -1,9 +1,10 @@
 //! Files that are no tablespaces: which are taken, when, and their way into the archive.
 //!
 //! ```text
-//!   user tables of other engines  ─ under the global read lock ─► spool ─┐
-//!   dictionary files (.sdi), log tables  ─────────────────────────────────┼─► windows ─► packs
-//!   binlog tail (through the file opened at the cut), ib_buffer_pool  ────┘
+//!   dictionary files (.sdi)       ─ under the backup lock ──────► spool ─┐
+//!   user tables of other engines  ─ under the global read lock ─► spool ─┼─► windows ─► packs
+//!   log tables, ib_buffer_pool  ──────────────────────────────────────────┤
+//!   binlog tail (through the file opened at the cut)  ────────────────────┘
 //! ```
 
 use std::fs::File;
@@ -18,7 +19,7 @@ use crate::archive::filetable::{FileEntry, FileTable, PieceEntry, SpaceEntry, St
 use crate::archive::frame::FrameInput;
 use crate::archive::writer::PackWriter;
 use crate::archive::{Contents, FILE_UNIT, Location, StreamId};
-use crate::capture::{CopyPlan, FileKind, PlannedFile, PlannedSpace, WINDOW_BYTES};
+use crate::capture::{CopyPlan, FileKind, PlannedFile, PlannedSpace, SpooledFile, WINDOW_BYTES};
 use crate::innodb::page::all_zero;
 use crate::ops::blocking;
 use crate::ops::context::Context;
@@ -33,7 +34,9 @@ use super::source::Source;
 pub struct Selected {
     /// Only still while the global read lock is held.
     pub under_lock: Vec<PlannedFile>,
-    /// Still already: the backup lock keeps them so, or nothing depends on them.
+    /// Still while the backup lock is held: DDL that waits for it may remove them the moment after.
+    pub dictionary: Vec<PlannedFile>,
+    /// Never still, and nothing depends on them.
     pub later: Vec<PlannedFile>,
     /// User files that the policy leaves out.
     pub skipped: usize,
@@ -41,12 +44,13 @@ pub struct Selected {
 
 /// Sorts the files of `plan`; pure.
 pub fn select(plan: &CopyPlan, policy: NonTransactional) -> Selected {
-    let (user, later): (Vec<_>, Vec<_>) =
-        plan.files.iter().cloned().partition(|file| file.kind == FileKind::NonTransactional);
-    match policy {
-        NonTransactional::Skip => Selected { under_lock: Vec::new(), later, skipped: user.len() },
-        NonTransactional::Include | NonTransactional::Refuse => Selected { under_lock: user, later, skipped: 0 },
-    }
+    let of = |kind| plan.files.iter().filter(move |file| file.kind == kind).cloned().collect::<Vec<_>>();
+    let user = of(FileKind::NonTransactional);
+    let (under_lock, skipped) = match policy {
+        NonTransactional::Skip => (Vec::new(), user.len()),
+        NonTransactional::Include | NonTransactional::Refuse => (user, 0),
+    };
+    Selected { under_lock, dictionary: of(FileKind::Sdi), later: of(FileKind::SystemTable), skipped }
 }
 
 /// The stored set, complete but for the manifest.
@@ -62,12 +66,14 @@ pub struct StoredSet {
 }
 
 /// Stores all files, then the tables of the archive.
+#[expect(clippy::too_many_arguments, reason = "all that was copied and is not stored yet meets here")]
 pub async fn store(
     ctx: &Context,
     attempt: &Attempt,
     source: &Source,
     plan: &Arc<CopyPlan>,
     selected: Selected,
+    dictionary: Vec<SpooledFile>,
     cut: Cut,
     stop: &CancellationToken,
 ) -> Result<StoredSet, Error> {
@@ -76,9 +82,8 @@ pub async fn store(
     let progress = Arc::clone(&ctx.progress);
     blocking(move || {
         let mut files = FileStore { pack: writer.pack_writer(), entries: Vec::new(), bytes: 0, stop };
-        for spooled in &cut.spooled {
-            let source = &spooled.source;
-            files.add(&location(source), StoredFileKind::NonTransactional, spooled.copy.open()?, u64::MAX)?;
+        for SpooledFile { source, copy } in dictionary.iter().chain(&cut.spooled) {
+            files.add(&location(source), stored_kind(source.kind), copy.open()?, u64::MAX)?;
         }
         for file in selected.later.iter().chain(&buffer_pool) {
             files.add_live(file, buffer_pool.as_ref() == Some(file))?;
@@ -117,24 +122,19 @@ struct FileStore {
 }
 
 impl FileStore {
-    /// Stores a file of the live server as it is; one that is gone by now is left out only if nothing needs it.
+    /// Stores a file of the live server as it is, if it is still there: nothing needs it.
     fn add_live(&mut self, file: &PlannedFile, is_buffer_pool: bool) -> Result<(), Error> {
-        let optional = is_buffer_pool || file.kind == FileKind::SystemTable;
         let open = match File::open(&file.path) {
-            Err(error) if optional && error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             open => open.map_err(read_error(&file.path))?,
         };
-        let kind = match file.kind {
-            _ if is_buffer_pool => StoredFileKind::BufferPool,
-            FileKind::NonTransactional => StoredFileKind::NonTransactional,
-            FileKind::SystemTable => StoredFileKind::SystemTable,
-            FileKind::Sdi => StoredFileKind::Sdi,
-        };
+        let kind = if is_buffer_pool { StoredFileKind::BufferPool } else { stored_kind(file.kind) };
         self.add(&location(file), kind, open, u64::MAX).map(drop)
     }
 
-    /// Stores up to `limit` bytes of `file`; returns how many there were.
-    fn add(&mut self, location: &Location, kind: StoredFileKind, file: File, limit: u64) -> Result<u64, Error> {
+    /// Stores up to `limit` bytes of `file`; returns how many there were. A log table may grow meanwhile: its end is
+    /// where the first window is not full, since windows have their places.
+    fn add(&mut self, location: &Location, kind: StoredFileKind, file: impl Read, limit: u64) -> Result<u64, Error> {
         let number = u32::try_from(self.entries.len())
             .map_err(|_| Error::new(ErrorKind::Unsupported, "more than 4 billion files"))?;
         let mut input = file.take(limit);
@@ -150,8 +150,12 @@ impl FileStore {
             if count == 0 {
                 break;
             }
-            bytes = bytes.saturating_add(u64::try_from(count).unwrap_or(0));
+            let count = u64::try_from(count).unwrap_or(0);
+            bytes = bytes.saturating_add(count);
             self.frame(number, window_no, &window)?;
+            if count < WINDOW_BYTES {
+                break;
+            }
         }
         self.bytes = self.bytes.saturating_add(bytes);
         self.entries.push(FileEntry { number, location: location.clone(), kind, bytes });
@@ -169,6 +173,14 @@ impl FileStore {
             zero: &zero,
         })?;
         Ok(())
+    }
+}
+
+fn stored_kind(kind: FileKind) -> StoredFileKind {
+    match kind {
+        FileKind::NonTransactional => StoredFileKind::NonTransactional,
+        FileKind::SystemTable => StoredFileKind::SystemTable,
+        FileKind::Sdi => StoredFileKind::Sdi,
     }
 }
 
@@ -213,8 +225,40 @@ mod tests {
             ..CopyPlan::default()
         };
         let all = select(&plan, NonTransactional::Include);
-        assert_eq!((all.under_lock.len(), all.later.len(), all.skipped), (1, 1, 0));
+        assert_eq!((all.under_lock.len(), all.dictionary.len(), all.skipped), (1, 1, 0));
         let some = select(&plan, NonTransactional::Skip);
-        assert_eq!((some.under_lock.len(), some.later.len(), some.skipped), (0, 1, 1));
+        assert_eq!((some.under_lock.len(), some.dictionary.len(), some.skipped), (0, 1, 1));
+    }
+
+    /// A file that somebody appends to: after its end there is more.
+    struct Growing(Vec<&'static [u8]>);
+
+    impl Read for Growing {
+        fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+            let Some(piece) = (!self.0.is_empty()).then(|| self.0.remove(0)) else { return Ok(0) };
+            into[..piece.len()].copy_from_slice(piece);
+            Ok(piece.len())
+        }
+    }
+
+    #[test]
+    fn a_file_that_grows_while_it_is_read_ends_where_it_ended() {
+        let sink = std::sync::Arc::new(crate::archive::memory::MemoryStore::default());
+        let options = crate::archive::writer::WriterOptions {
+            backup: "t-20260314T150926Z-1a2b3c4d".parse().unwrap(),
+            attempt: crate::archive::id::AttemptId::generate(),
+            codec: crate::archive::codec::Codec::None,
+            pack_bytes: 1 << 20,
+            recipients: Vec::new(),
+        };
+        let writer = crate::archive::ArchiveWriter::new(sink, options).unwrap();
+        let pack = writer.pack_writer();
+        let mut files = FileStore { pack, entries: Vec::new(), bytes: 0, stop: CancellationToken::new() };
+        let log = Growing(vec![b"a line\n", b"", b"another\n", b""]);
+        let place = Location::Datadir(b"mysql/general_log.CSV".to_vec());
+        assert_eq!(files.add(&place, StoredFileKind::SystemTable, log, u64::MAX).unwrap(), 7);
+        let FileStore { pack, entries, .. } = files;
+        pack.finish().unwrap();
+        writer.finish(&FileTable { files: entries, ..FileTable::default() }).unwrap();
     }
 }
