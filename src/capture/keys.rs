@@ -9,9 +9,9 @@ use super::plan::CopyPlan;
 use crate::innodb::redo::file::encryption_info;
 use crate::innodb::space::SpaceHeader;
 
-/// Names of the master keys that wrap the keys of `plan`'s encrypted tablespaces and of the redo log whose
-/// `encryption_block` is given. Reads page 0 of each encrypted tablespace; the backup lock keeps rotations away.
-pub fn master_keys(plan: &CopyPlan, encryption_block: Option<&[u8]>) -> Result<Vec<String>, CaptureError> {
+/// Names of the master keys that wrap the keys of `plan`'s encrypted tablespaces. Reads page 0 of each; only the backup
+/// lock keeps rotations and drops away.
+pub fn space_master_keys(plan: &CopyPlan) -> Result<BTreeSet<String>, CaptureError> {
     let mut names = BTreeSet::new();
     for space in plan.spaces.iter().filter(|space| space.flags.is_encrypted()) {
         let Some(piece) = space.pieces.first() else { continue };
@@ -22,9 +22,11 @@ pub fn master_keys(plan: &CopyPlan, encryption_block: Option<&[u8]>) -> Result<V
         let header = SpaceHeader::decode(&page0).map_err(CaptureError::format(path))?;
         names.extend(header.encryption.map(|info| info.master_key_name()));
     }
-    if let Some(block) = encryption_block {
-        let info = encryption_info(block).map_err(CaptureError::format("the redo log".as_ref()))?;
-        names.extend(info.map(|info| info.master_key_name()));
-    }
-    Ok(names.into_iter().collect())
+    Ok(names)
+}
+
+/// Name of the master key that wraps the key of the redo log whose `encryption_block` is given.
+pub fn redo_master_key(encryption_block: &[u8]) -> Result<Option<String>, CaptureError> {
+    let info = encryption_info(encryption_block).map_err(CaptureError::format("the redo log".as_ref()))?;
+    Ok(info.map(|info| info.master_key_name()))
 }

@@ -28,7 +28,7 @@ use crate::innodb::page::PageFault;
 
 pub use copier::{CopyObserver, CopyOptions, CopySummary, copy_spaces};
 pub use follower::{CapturedRedo, FollowOptions, RedoFollower, RedoSegment};
-pub use keys::master_keys;
+pub use keys::{redo_master_key, space_master_keys};
 pub use plan::{
     CopyPlan, FileKind, PlannedFile, PlannedSpace, RegisteredFile, SourceLayout, SpacePiece, SystemFile, plan_copy,
 };

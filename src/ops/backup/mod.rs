@@ -27,7 +27,7 @@ use std::time::Instant;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::capture::{CopyOptions, Throttle, master_keys, plan_copy};
+use crate::capture::{CopyOptions, Throttle, plan_copy, redo_master_key, space_master_keys, spool_files};
 use crate::mysql::{BackupLock, ConnectOptions, DdlWatch, Session};
 use crate::ops::blocking;
 use crate::ops::context::Context;
@@ -122,6 +122,14 @@ async fn copy_instance(
     };
     guards.check()?;
 
+    // Still under the backup lock, and before anything is asked to wait for the cut: DDL that queues for the lock runs
+    // the moment it goes.
+    let (dictionary, mut master_keys) = {
+        let (plan, files, spool) = (Arc::clone(&plan), selected.dictionary.clone(), destination.spool());
+        let stop = stop.clone();
+        blocking(move || Ok((spool_files(&files, &spool, &stop)?, space_master_keys(&plan)?))).await?
+    };
+
     ctx.progress.step("cut");
     let cut = cut::take(options, source, destination, &lock, &redo, &plan, &selected, stop).await?;
     let captured = redo.finish_at(cut.status.lsn).await?;
@@ -134,11 +142,9 @@ async fn copy_instance(
 
     ctx.progress.step("upload");
     let redo_bytes = redo.upload_rest().await?;
-    let master_keys = {
-        let (plan, block) = (Arc::clone(&plan), captured.encryption_block.clone());
-        blocking(move || Ok(master_keys(&plan, block.as_deref())?)).await?
-    };
-    let stored = files::store(ctx, attempt, source, &plan, selected, cut, stop).await?;
+    master_keys.extend(captured.encryption_block.as_deref().map(redo_master_key).transpose()?.flatten());
+    let master_keys = master_keys.into_iter().collect();
+    let stored = files::store(ctx, attempt, source, &plan, selected, dictionary, cut, stop).await?;
     let backup_lock = times.backup_lock;
     Ok(Copied { pages, captured, redo_bytes, stored, master_keys, backup_lock, global_read_lock, ddl_wait })
 }

@@ -44,6 +44,7 @@ impl Source {
         check_same_server(&layout.datadir, &info.uuid)?;
         check_readable(&layout)?;
         let keyring = options.keyring_file.as_deref().map(read_keyring).transpose()?;
+        check_redo_key(&info, keyring.is_some())?;
         let at_start = LogStatus::read(&mut session).await?;
         session.close().await;
         let mount = Mount::new(&info.datadir, options.datadir.as_deref());
@@ -149,6 +150,17 @@ fn check_version(info: &ServerInfo, allow_untested: bool) -> Result<bool, Error>
             Err(Error::new(ErrorKind::UnsupportedServer, format!("server version {version} is not supported: {why}")))
         }
     }
+}
+
+/// The redo is cut inside of a block, which for an encrypted one takes its key: without it a backup would fail at its
+/// very end, whatever is said of pages.
+fn check_redo_key(info: &ServerInfo, has_keyring: bool) -> Result<(), Error> {
+    let encrypts = info.settings.get("innodb_redo_log_encrypt").is_some_and(|value| value.eq_ignore_ascii_case("ON"));
+    if has_keyring || !encrypts {
+        return Ok(());
+    }
+    let message = "the redo log is encrypted (innodb_redo_log_encrypt=ON) and no keyring was given";
+    Err(Error::new(ErrorKind::KeyMissing, message).advise("name the server's keyring file with --keyring-file"))
 }
 
 /// The uuid in the directory's `auto.cnf` must be the server's: another mount, another server, another history.
