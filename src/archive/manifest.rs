@@ -1,13 +1,14 @@
 //! The manifest: one small JSON document that makes a backup of a heap of objects. (docs/format/manifest.md.)
 //!
 //! ```text
-//!   encode ─► JSON, "hmac": 64 zeros ─► HMAC over the bytes ─► digits in their place
-//!   decode ─► size · format number · JSON · sanity;  the HMAC is checked by whoever has the key: ArchiveReader::open
+//!   encode ─► JSON, "hmac" or "digest": 64 zeros ─► HMAC or SHA-256 over the bytes ─► digits in their place
+//!   decode ─► size · format number · JSON · digest · sanity
+//!             the HMAC is checked by whoever has the key: ArchiveReader::open
 //! ```
 
 use std::collections::BTreeMap;
 
-use aws_lc_rs::hmac;
+use aws_lc_rs::{digest, hmac};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -23,7 +24,8 @@ use crate::innodb::lsn::Lsn;
 /// The manifest is below this size, whatever the backup's.
 pub const MAX_MANIFEST_BYTES: usize = 1 << 20;
 const OBJECT: &str = "manifest.json";
-const NO_HMAC: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+/// Stands in for the HMAC or the digest while that is computed.
+const NO_DIGITS: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 const CIPHER: &str = "AES-256-GCM";
 
 /// What a backup is.
@@ -92,8 +94,11 @@ pub struct Manifest {
     #[serde(default)]
     pub warnings: Vec<String>,
     /// HMAC of the document; set by [`Manifest::encode`], kept by [`Manifest::decode`].
-    #[serde(default, skip_serializing_if = "Hmac::is_none")]
-    pub hmac: Hmac,
+    #[serde(default, skip_serializing_if = "Digits::is_none")]
+    pub hmac: Digits,
+    /// SHA-256 of a document without cipher, which has no HMAC; set and kept in the same way.
+    #[serde(default, skip_serializing_if = "Digits::is_none")]
+    pub digest: Digits,
 }
 
 /// What had a backup made; all empty for a person with a shell.
@@ -279,37 +284,58 @@ pub struct Contents {
     pub redo: Option<RedoRange>,
 }
 
-/// The HMAC of a manifest, with the bytes that it covers.
+/// The HMAC or the digest of a manifest, with the bytes that it covers.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(from = "Option<String>", into = "Option<String>")]
-pub struct Hmac {
+pub struct Digits {
     digits: Option<String>,
     covered: Vec<u8>,
 }
 
-impl Hmac {
+impl Digits {
     fn is_none(&self) -> bool {
         self.digits.is_none()
     }
 }
 
-impl PartialEq for Hmac {
+impl Digits {
+    /// Keeps what the digits cover: the document with zeros in their place.
+    fn cover(&mut self, document: &[u8]) -> Option<()> {
+        let at = place_of_digits(document, self.digits.as_ref()?)?;
+        self.covered = document.to_vec();
+        for (to, from) in self.covered.iter_mut().skip(at).zip(NO_DIGITS.bytes()) {
+            *to = from;
+        }
+        Some(())
+    }
+
+    /// Takes the digits for a digest, and compares.
+    fn verify(&self) -> Result<(), String> {
+        let found = hex::encode(digest::digest(&digest::SHA256, &self.covered));
+        if self.digits.as_ref().is_some_and(|digits| *digits == found) {
+            return Ok(());
+        }
+        Err("its digest is wrong: it was changed after it was written".to_owned())
+    }
+}
+
+impl PartialEq for Digits {
     fn eq(&self, other: &Self) -> bool {
         self.digits == other.digits
     }
 }
 
-impl Eq for Hmac {}
+impl Eq for Digits {}
 
-impl From<Option<String>> for Hmac {
+impl From<Option<String>> for Digits {
     fn from(digits: Option<String>) -> Self {
         Self { digits, covered: Vec::new() }
     }
 }
 
-impl From<Hmac> for Option<String> {
-    fn from(hmac: Hmac) -> Self {
-        hmac.digits
+impl From<Digits> for Option<String> {
+    fn from(own: Digits) -> Self {
+        own.digits
     }
 }
 
@@ -332,15 +358,17 @@ impl Manifest {
             }
             _ => return Err(bad("its cipher and the keys given do not go together".to_owned())),
         };
-        let hmac = Hmac::from(key.as_ref().map(|_| NO_HMAC.to_owned()));
-        let document = Self { hmac, ..self.clone() };
+        let (none, place) = (Digits::default(), Digits::from(Some(NO_DIGITS.to_owned())));
+        let (hmac, digest) = if key.is_some() { (place, none) } else { (none, place) };
+        let document = Self { hmac, digest, ..self.clone() };
         let mut bytes = serde_json::to_vec_pretty(&document).map_err(|error| bad(error.to_string()))?;
-        if let Some(key) = key {
-            let digits = hex::encode(hmac::sign(&key, &bytes));
-            let at = place_of_no_hmac(&bytes).ok_or_else(|| bad("it has no place for its HMAC".to_owned()))?;
-            for (to, from) in bytes.iter_mut().skip(at).zip(digits.bytes()) {
-                *to = from;
-            }
+        let digits = match key {
+            Some(key) => hex::encode(hmac::sign(&key, &bytes)),
+            None => hex::encode(digest::digest(&digest::SHA256, &bytes)),
+        };
+        let at = place_of_no_digits(&bytes).ok_or_else(|| bad("it has no place for its digits".to_owned()))?;
+        for (to, from) in bytes.iter_mut().skip(at).zip(digits.bytes()) {
+            *to = from;
         }
         if bytes.len() >= MAX_MANIFEST_BYTES {
             return Err(bad(format!("it would have {} bytes, 1 MiB is the most", bytes.len())));
@@ -360,22 +388,24 @@ impl Manifest {
             return Err(ArchiveError::Unsupported { object: OBJECT.to_owned(), what });
         }
         let mut manifest: Self = serde_json::from_slice(bytes).map_err(|error| damaged(error.to_string()))?;
-        manifest.check().map_err(damaged)?;
         if let Some(cipher) = &manifest.cipher
             && cipher.algorithm != CIPHER
         {
             let what = format!("cipher {}", cipher.algorithm);
             return Err(ArchiveError::Unsupported { object: OBJECT.to_owned(), what });
         }
-        if let Some(digits) = &manifest.hmac.digits {
-            let at = place_of_hmac(bytes, digits);
-            let at = at.ok_or_else(|| damaged("its HMAC is not 64 hex digits that are there once".to_owned()))?;
-            let mut covered = bytes.to_vec();
-            for (to, from) in covered.iter_mut().skip(at).zip(NO_HMAC.bytes()) {
-                *to = from;
+        let Self { cipher, hmac, digest, .. } = &mut manifest;
+        let unclear = || damaged("its HMAC or digest is not 64 hex digits that are there once".to_owned());
+        match cipher {
+            None => {
+                digest.cover(bytes).ok_or_else(unclear)?;
+                digest.verify().map_err(damaged)?;
             }
-            manifest.hmac.covered = covered;
+            // Whoever has the key checks it, and that it is there.
+            Some(_) if hmac.is_none() => {}
+            Some(_) => hmac.cover(bytes).ok_or_else(unclear)?,
         }
+        manifest.check().map_err(damaged)?;
         Ok(manifest)
     }
 
@@ -416,18 +446,18 @@ impl Manifest {
     }
 }
 
-/// Where the zeros stand that are to become the HMAC: the last member. Other members may have as many zeros, as the
-/// encryption block of a redo log has.
-fn place_of_no_hmac(bytes: &[u8]) -> Option<usize> {
-    const MEMBER: &[u8] = b"\"hmac\": \"";
-    let zeros = bytes.windows(NO_HMAC.len()).rposition(|window| window == NO_HMAC.as_bytes())?;
-    bytes.get(..zeros)?.ends_with(MEMBER).then_some(zeros)
+/// Where the zeros stand that are to become the HMAC or the digest: the last member. Other members may have as many
+/// zeros, as the encryption block of a redo log has.
+fn place_of_no_digits(bytes: &[u8]) -> Option<usize> {
+    let zeros = bytes.windows(NO_DIGITS.len()).rposition(|window| window == NO_DIGITS.as_bytes())?;
+    let before = bytes.get(..zeros)?;
+    (before.ends_with(b"\"hmac\": \"") || before.ends_with(b"\"digest\": \"")).then_some(zeros)
 }
 
 /// Where the 64 digits stand, if that is clear.
-fn place_of_hmac(bytes: &[u8], digits: &str) -> Option<usize> {
+fn place_of_digits(bytes: &[u8], digits: &str) -> Option<usize> {
     let digits = digits.as_bytes();
-    if digits.len() != NO_HMAC.len() || !digits.iter().all(u8::is_ascii_hexdigit) {
+    if digits.len() != NO_DIGITS.len() || !digits.iter().all(u8::is_ascii_hexdigit) {
         return None;
     }
     let mut places = bytes.windows(digits.len()).enumerate().filter(|(_, window)| *window == digits);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::archive::manifest::{
-    BackupType, BinlogPosition, ByteCounts, Hmac, LsnRange, Origin, PageCounts, RedoInfo, Server,
+    BackupType, BinlogPosition, ByteCounts, Digits, LsnRange, Origin, PageCounts, RedoInfo, Server,
 };
 use crate::archive::memory::MemoryStore;
 use crate::archive::*;
@@ -252,7 +252,8 @@ pub fn manifest(sample: &Sample, options: &WriterOptions, contents: Contents, wr
         cipher: writer.cipher_info().unwrap(),
         contents,
         warnings: Vec::new(),
-        hmac: Hmac::default(),
+        hmac: Digits::default(),
+        digest: Digits::default(),
     }
 }
 

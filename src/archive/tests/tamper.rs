@@ -266,6 +266,26 @@ fn any_change_of_a_sealed_manifest_is_noticed() {
     assert!(error.to_string().contains("no HMAC"), "{error}");
 }
 
+/// The document with the digest that it should have.
+fn stamped(text: &str) -> String {
+    let start = text.rfind("\"digest\": \"").unwrap() + 11;
+    let zeros = format!("{}{}{}", &text[..start], "0".repeat(64), &text[start + 64..]);
+    let digest = hex::encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, zeros.as_bytes()));
+    format!("{}{digest}{}", &zeros[..start], &zeros[start + 64..])
+}
+
+#[test]
+fn any_change_of_a_plain_manifest_is_noticed() {
+    let stored = write(&Sample::new(), &options(Codec::None, 1 << 20, Vec::new()));
+    let good = stored.manifest;
+    Manifest::decode(&good).unwrap();
+    for at in 0..good.len() {
+        let mut changed = good.clone();
+        changed[at] ^= 1;
+        assert!(Manifest::decode(&changed).is_err(), "bit at {at}");
+    }
+}
+
 #[test]
 fn manifests_of_other_versions() {
     let sample = Sample::new();
@@ -274,8 +294,9 @@ fn manifests_of_other_versions() {
     let newer = Manifest::decode(text.replacen("\"format\": 1", "\"format\": 2", 1).as_bytes()).unwrap_err();
     assert!(matches!(&newer, ArchiveError::Unsupported { what, .. } if what.contains("format number 2")), "{newer}");
     let grown = text.replacen('{', "{ \"later\": { \"a\": [1] },", 1);
-    let decoded = Manifest::decode(grown.as_bytes()).unwrap();
-    assert_eq!(decoded, Manifest::decode(text.as_bytes()).unwrap());
+    let decoded = Manifest::decode(stamped(&grown).as_bytes()).unwrap();
+    let digest = decoded.digest.clone();
+    assert_eq!(decoded, Manifest { digest, ..Manifest::decode(text.as_bytes()).unwrap() });
     assert!(text.contains("\"end\": \"13389\""), "LSNs are strings");
     for (from, to) in [
         ("\"name\": \"golden\"", "\"name\": \"other\""),
@@ -285,8 +306,12 @@ fn manifests_of_other_versions() {
         ("\"codec\": \"none\"", "\"codec\": \"gzip\""),
     ] {
         assert!(text.contains(from), "{from}");
-        let error = Manifest::decode(text.replacen(from, to, 1).as_bytes()).unwrap_err();
-        assert!(matches!(error, ArchiveError::Damaged { .. }), "{to}: {error}");
+        let changed = text.replacen(from, to, 1);
+        for (changed, why) in [(stamped(&changed), false), (changed, true)] {
+            let error = Manifest::decode(changed.as_bytes()).unwrap_err();
+            assert!(matches!(error, ArchiveError::Damaged { .. }), "{to}: {error}");
+            assert!(!error.to_string().contains("digest") || why, "refused for what it says: {error}");
+        }
     }
     assert!(Manifest::decode(&vec![b' '; 1 << 20]).is_err());
     let mut large = Manifest::decode(text.as_bytes()).unwrap();

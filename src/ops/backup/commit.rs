@@ -141,7 +141,8 @@ fn build_manifest(
         cipher: writer.cipher_info()?,
         contents: copied.stored.contents.clone(),
         warnings,
-        hmac: manifest::Hmac::default(),
+        hmac: manifest::Digits::default(),
+        digest: manifest::Digits::default(),
     })
 }
 
