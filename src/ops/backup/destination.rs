@@ -26,6 +26,8 @@ use super::source::Source;
 
 /// Size of a pack at which the next one is begun.
 const PACK_BYTES: u64 = 256 << 20;
+/// Less room than this in the spool fails as soon as the server writes.
+const MIN_SPOOL_BYTES: u64 = 16 << 20;
 
 /// A store that was proven fit, and what goes with it.
 pub struct Destination {
@@ -47,6 +49,7 @@ impl Destination {
             .map_err(|error| Error::new(ErrorKind::Usage, error.to_string()))?;
         let recipients = read_key_files(&options.encryption_key_files)?;
         refuse_spool_in_datadir(&options.spool_dir, source)?;
+        refuse_small_spool(options)?;
         let repository = Repository::open(&options.store).await?;
         let _ = repository.probe().await?;
         let spool = Spool::create(&options.spool_dir, options.spool_bytes, id.as_str())?;
@@ -115,6 +118,19 @@ impl Attempt {
         drop(writer);
         run.abandon().await;
     }
+}
+
+/// Two segments of redo must find room: one that is stored while the next one fills.
+fn refuse_small_spool(options: &BackupOptions) -> Result<(), Error> {
+    if options.spool_bytes >= MIN_SPOOL_BYTES {
+        return Ok(());
+    }
+    let (given, least) = (format_bytes(options.spool_bytes), format_bytes(MIN_SPOOL_BYTES));
+    Err(Error::new(
+        ErrorKind::SpoolFull,
+        format!("a spool of {given} is too small for any server: {least} is the least"),
+    )
+    .advise("raise --spool-bytes"))
 }
 
 /// Files below the data directory could be taken for the server's own.
