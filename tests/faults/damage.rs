@@ -50,6 +50,8 @@ fn damages(stored: &Stored) -> Vec<Damage> {
     let mut swapped = Damage::new("swapped with another", packs[0], |_| ());
     let name = swapped.object.clone();
     swapped.act = Box::new(move |stored| swap(&stored.objects()[&name], &stored.objects()[&other]));
+    // Either of them is a right answer.
+    swapped.object = "pack-".to_owned();
     damages.push(swapped);
     for what in ["\"end\":", "\"gtidExecuted\":", "\"checkpoint\":"] {
         damages.push(Damage {
@@ -72,11 +74,10 @@ fn change_digit_after(manifest: &Path, field: &str) {
     std::fs::write(manifest, bytes).unwrap();
 }
 
-/// Panics if a server could start on the directory.
-fn assert_no_database(datadir: &Path) {
+/// Whether no server could start on the directory.
+fn is_no_database(datadir: &Path) -> bool {
     let names = files(datadir);
-    assert!(!names.contains_key("#innodb_redo"), "{names:?}");
-    assert!(names.is_empty() || names.contains_key("stillframe-restore-incomplete"), "{names:?}");
+    names.is_empty() || !names.contains_key("#innodb_redo") && names.contains_key("stillframe-restore-incomplete")
 }
 
 fn verify(stored: &Stored, keys: &[String]) -> Cli {
@@ -106,13 +107,18 @@ async fn every_damage_is_named(whole: &Stored, keys: &[String]) {
         (damage.act)(&stored);
         let target = scratch();
         let datadir = target.path().join("data");
-        let outcomes = [verify(&stored, keys).run().await, restore(&stored, keys, &datadir).run().await];
-        for outcome in outcomes {
+        let verified = verify(&stored, keys).run().await;
+        let restored = restore(&stored, keys, &datadir).run().await;
+        // Who restores everything reads whole packs: the way to single pages is not needed for that.
+        let unneeded = damage.object.starts_with("index") && restored.code() == Some(0);
+        for outcome in if unneeded { vec![verified] } else { vec![verified, restored] } {
             if outcome.code() != Some(kind) || !names_object(&outcome, &damage.object) {
                 missed.push(format!("{}: {outcome}", damage.what));
             }
         }
-        assert_no_database(&datadir);
+        if !unneeded && !is_no_database(&datadir) {
+            missed.push(format!("{}: left {:?}", damage.what, files(&datadir).into_keys()));
+        }
     }
     assert!(missed.is_empty(), "not noticed, or not named: {}", missed.join("\n\n"));
 }
@@ -155,7 +161,7 @@ async fn every_damage_of_a_sealed_backup_is_named_and_it_opens_with_its_keys_onl
     let server = source().await;
     let folder = scratch();
     let [first, second, wrong] =
-        [("first", "a1"), ("second", "b2"), ("wrong", "c3")].map(|(name, byte)| key_file(folder.path(), name, byte));
+        [("first", 1), ("second", 2), ("wrong", 3)].map(|(name, seed)| key_file(folder.path(), name, seed));
     let stored = take(&server, &["--encryption-key-file", &first, "--encryption-key-file", &second]).await;
     drop(server);
 
@@ -177,17 +183,23 @@ async fn every_damage_of_a_sealed_backup_is_named_and_it_opens_with_its_keys_onl
         assert!(!datadir.exists());
     }
 
-    // One recipient's key file lost is no reason to refuse the other's key; without both nothing opens it.
+    // One recipient's wrapped key is lost: that is damage, but no reason to refuse the other's key.
     let maimed = stored.copy();
-    let lost = maimed.keys().into_values().next().unwrap();
-    std::fs::remove_file(&lost).unwrap();
+    let (lost, path) = maimed.keys().into_iter().next().unwrap();
+    std::fs::remove_file(path).unwrap();
     let mut opened = 0;
-    for key in [&first, &second] {
-        let outcome = verify(&maimed, std::slice::from_ref(key)).run().await;
-        opened += i32::from(outcome.code() == Some(0));
-        if outcome.code() != Some(0) {
-            let name = lost.file_stem().unwrap().to_string_lossy().into_owned();
-            outcome.assert_failed(ErrorKind::DamagedBackup, &name);
+    for (number, key) in [&first, &second].into_iter().enumerate() {
+        let keys = std::slice::from_ref(key);
+        verify(&maimed, keys).run().await.assert_failed(ErrorKind::DamagedBackup, "");
+        let datadir = target.path().join(format!("opened-{number}"));
+        let outcome = restore(&maimed, keys, &datadir).run().await;
+        if outcome.code() == Some(0) {
+            opened += 1;
+            let said = verify(&maimed, keys).run().await;
+            assert!(said.stdout.contains(&lost), "{lost} is not named: {said}");
+        } else {
+            outcome.assert_failed(ErrorKind::DamagedBackup, &lost);
+            assert!(!datadir.exists());
         }
     }
     assert_eq!(opened, 1, "the other key opens it");

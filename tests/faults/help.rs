@@ -143,6 +143,9 @@ pub async fn locks_left(server: &Server) -> u64 {
 
 /// What `list` says: id and state of each.
 pub async fn listed(store: &str) -> Vec<(String, String)> {
+    if store.strip_prefix("file://").is_some_and(|folder| !Path::new(folder).exists()) {
+        return Vec::new();
+    }
     let list = Cli::new("list").args(["--store", store]).json().await;
     let text = |entry: &Value, name: &str| entry[name].as_str().unwrap().to_owned();
     list.as_array().unwrap().iter().map(|entry| (text(entry, "id"), text(entry, "state"))).collect()
@@ -236,9 +239,10 @@ pub fn listing(folder: &Path) -> BTreeMap<PathBuf, u64> {
     found
 }
 
-/// A key file whose 32 bytes are all the same.
-pub fn key_file(folder: &Path, name: &str, byte: &str) -> String {
+/// A file with a key made of `seed`.
+pub fn key_file(folder: &Path, name: &str, seed: u8) -> String {
     let path = folder.join(name);
-    std::fs::write(&path, byte.repeat(32)).unwrap();
+    let digits: String = (0..32_u8).map(|byte| format!("{:02x}", byte.wrapping_mul(7) ^ seed)).collect();
+    std::fs::write(&path, digits).unwrap();
     path.display().to_string()
 }

@@ -53,12 +53,12 @@ async fn what_cannot_work_is_refused_before_the_copy() {
     let foreign = folder.path().join("foreign");
     std::fs::create_dir(&foreign).unwrap();
     std::fs::write(foreign.join("holiday.jpg"), "x").unwrap();
-    refused(round::backup(&server, &format!("file://{}", foreign.display())), ErrorKind::Store, "holiday").await;
+    refused(round::backup(&server, &format!("file://{}", foreign.display())), ErrorKind::Preflight, "holiday").await;
 
-    let inside = backup().arg("--spool-dir").arg(server.datadir().join("spool"));
+    let inside = round::backup_through(&server, &store, &server.datadir().join("spool"));
     refused(inside, ErrorKind::Preflight, "data directory").await;
     assert!(!server.datadir().join("spool").exists());
-    refused(backup().args(["--spool-dir", "/sys/spool"]), ErrorKind::LocalIo, "/sys/spool").await;
+    refused(round::backup_through(&server, &store, Path::new("/sys/spool")), ErrorKind::LocalIo, "/sys/spool").await;
     refused(backup().args(["--spool-bytes", "64K"]), ErrorKind::SpoolFull, "--spool-bytes").await;
 
     server.sql(&format!("REVOKE BACKUP_ADMIN ON *.* FROM {USER}@localhost")).await;

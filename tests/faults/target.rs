@@ -48,8 +48,8 @@ fn fake_mysqld(folder: &Path, name: &str, version: &str, variables: &str) -> Pat
 async fn a_target_that_cannot_take_the_backup_is_left_as_it_is() {
     let server = small(Server::builder()).await;
     let folder = scratch();
-    let key = key_file(folder.path(), "key", "a1");
-    let wrong = key_file(folder.path(), "wrong", "c3");
+    let key = key_file(folder.path(), "key", 1);
+    let wrong = key_file(folder.path(), "wrong", 3);
     let stored = take(&server, &["--encryption-key-file", &key]).await;
     let place = scratch();
     let datadir = place.path().join("data");
@@ -151,37 +151,47 @@ async fn an_interrupted_restore_never_starts_and_can_be_done_again() {
     let place = scratch();
     let restore = |to: &Path| Cli::restore(&stored.url(), &stored.id, to);
     let began = Instant::now();
-    restore(&place.path().join("whole")).run().await.assert_success();
-    let whole = u64::try_from(began.elapsed().as_millis()).unwrap();
+    let mut process = restore(&place.path().join("whole")).spawn();
+    process.wait_until_said("  restore").await;
+    let before = began.elapsed();
+    process.wait().await.assert_success();
+    let writing = u64::try_from((began.elapsed().saturating_sub(before)).as_millis()).unwrap();
     let mut random = Random::new(u64::from(std::process::id()));
     let mut interrupted = 0;
-    for round in 0..8_u64 {
-        let datadir = place.path().join(format!("killed-{round}"));
-        let process = restore(&datadir).spawn();
-        // Some moment of each eighth of the time, so that no phase is left out.
-        tokio::time::sleep(Duration::from_millis(whole * round / 8 + random.below(whole / 8 + 1))).await;
+    for (step, share) in [
+        ("check target", 0),
+        ("restore", 0),
+        ("restore", 10),
+        ("restore", 50),
+        ("restore", 100),
+        ("redo", 0),
+        ("sync", 0),
+        ("sync", 50),
+    ] {
+        let datadir = place.path().join("killed");
+        let mut process = restore(&datadir).spawn();
+        process.wait_until_said(&format!("  {step}")).await;
+        tokio::time::sleep(Duration::from_millis(random.below(writing * share / 100 + 1))).await;
         process.signal(Signal::KILL);
         let done = process.wait().await.code() == Some(0);
-        if done || !datadir.exists() {
-            continue;
+        if !done && !listing(&datadir).is_empty() {
+            interrupted += 1;
+            // It is whole, but for the marker that has not gone yet, only behind the last sync.
+            assert!(step == "sync" || !datadir.join("#innodb_redo").exists(), "a redo log at the step {step}");
+            assert_is_no_database(&server, &datadir).await;
+            restore(&datadir).run().await.assert_failed(ErrorKind::TargetNotEmpty, "--overwrite-incomplete");
+            let again = restore(&datadir).args(["--overwrite-incomplete", "--mysqld"]).arg(server.mysqld());
+            assert_eq!(again.json().await["recovery"], "Recovered");
         }
-        let left = listing(&datadir);
-        if left.is_empty() {
-            continue;
+        if datadir.exists() {
+            let copy = round::stock(&server).on_datadir(&datadir).start().await;
+            assert_eq!(copy.row::<(u64,)>("SELECT COUNT(*) FROM d.a").await, (2,));
+            copy.error_log().assert_clean();
+            drop(copy);
+            std::fs::remove_dir_all(&datadir).unwrap();
         }
-        interrupted += 1;
-        assert_is_no_database(&server, &datadir).await;
-        restore(&datadir).run().await.assert_failed(ErrorKind::TargetNotEmpty, "--overwrite-incomplete");
-        let again = restore(&datadir).args(["--overwrite-incomplete", "--mysqld"]).arg(server.mysqld());
-        let report = again.json().await;
-        assert_eq!(report["recovery"], "Recovered");
-        let copy = round::stock(&server).on_datadir(&datadir).start().await;
-        assert_eq!(copy.row::<(u64,)>("SELECT COUNT(*) FROM d.a").await, (2,));
-        copy.error_log().assert_clean();
-        drop(copy);
-        std::fs::remove_dir_all(&datadir).unwrap();
     }
-    assert!(interrupted >= 2, "only {interrupted} of 8 kills met a restore at work of {whole} ms");
+    assert!(interrupted >= 4, "only {interrupted} of 8 kills met a restore at work of {writing} ms");
 }
 
 /// Neither starts a server on it, nor makes one a new database of it.
@@ -190,7 +200,6 @@ async fn assert_is_no_database(source: &Server, datadir: &Path) {
     let marked = datadir.join(MARKER).exists();
     assert!(marked, "no marker: {:?}", listing(datadir));
     let mut copy = round::stock(source).on_datadir(datadir).create();
-    // Between the last two steps it is whole already, and only the marker has not gone yet.
     if !complete {
         copy.try_start().await.expect_err("a server started on half a database");
     }

@@ -22,8 +22,17 @@ pub fn backup(server: &Server, store: &str) -> Cli {
     backup_by(Cli::new("backup"), server, store)
 }
 
+/// The same with a spool elsewhere.
+pub fn backup_through(server: &Server, store: &str, spool: &std::path::Path) -> Cli {
+    backup_with(Cli::new("backup"), server, store, spool)
+}
+
 /// The same for a `cli` that is made already.
 pub fn backup_by(cli: Cli, server: &Server, store: &str) -> Cli {
+    backup_with(cli, server, store, &server.root().join("spool"))
+}
+
+fn backup_with(cli: Cli, server: &Server, store: &str, spool: &std::path::Path) -> Cli {
     let file = server.root().join("backup-password");
     std::fs::write(&file, format!("{PASSWORD}\n")).unwrap();
     cli.args(["--store", store, "--user", USER, "--socket"])
@@ -31,7 +40,7 @@ pub fn backup_by(cli: Cli, server: &Server, store: &str) -> Cli {
         .arg("--password-file")
         .arg(file)
         .arg("--spool-dir")
-        .arg(server.root().join("spool"))
+        .arg(spool)
 }
 
 /// A server with the source's formats and features, but with default places: what a user would start on a restored
