@@ -21,6 +21,7 @@ use crate::ops::error::{Error, ErrorKind};
 use crate::ops::options::BackupOptions;
 use crate::ops::stored::read_key_files;
 use crate::store::{Repository, Run, RunOptions};
+use crate::util::units::format_bytes;
 
 use super::source::Source;
 
