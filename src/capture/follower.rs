@@ -393,9 +393,7 @@ impl Follow {
         let header = match self.file.current_header() {
             Ok(header) => header,
             // Being rewritten at this moment: the next look decides.
-            Err(CaptureError::Format { source: FormatError::Checksum { .. }, .. }) => {
-                self.file.header.clone()
-            }
+            Err(CaptureError::Format { source: FormatError::Checksum { .. }, .. }) => self.file.header.clone(),
             Err(error) => return Err(error),
         };
         if header.log_uuid != self.log_uuid {

@@ -142,7 +142,7 @@ async fn a_slow_store_does_not_hold_the_locks() {
     backup.signal(Signal::INT);
     let outcome = backup.wait().await;
     outcome.assert_failed(ErrorKind::Cancelled, "");
-    assert!(outcome.elapsed < Duration::from_secs(60), "{outcome}");
+    assert!(outcome.elapsed < Duration::from_mins(1), "{outcome}");
     round::assert_nothing_left(&server).await;
 
     proxy.heal();

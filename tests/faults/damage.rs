@@ -31,10 +31,9 @@ fn cut_short(path: &Path) {
 }
 
 fn swap(one: &Path, other: &Path) {
-    let aside = one.with_extension("aside");
-    std::fs::rename(one, &aside).unwrap();
-    std::fs::rename(other, one).unwrap();
-    std::fs::rename(aside, other).unwrap();
+    let (first, second) = (std::fs::read(one).unwrap(), std::fs::read(other).unwrap());
+    std::fs::write(one, second).unwrap();
+    std::fs::write(other, first).unwrap();
 }
 
 /// Every object altered in one bit, and packs in every other way.
@@ -51,7 +50,7 @@ fn damages(stored: &Stored) -> Vec<Damage> {
     let name = swapped.object.clone();
     swapped.act = Box::new(move |stored| swap(&stored.objects()[&name], &stored.objects()[&other]));
     // Either of them is a right answer.
-    swapped.object = "pack-".to_owned();
+    "pack-".clone_into(&mut swapped.object);
     damages.push(swapped);
     for what in ["\"end\":", "\"gtidExecuted\":", "\"checkpoint\":"] {
         damages.push(Damage {

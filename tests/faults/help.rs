@@ -242,7 +242,7 @@ pub fn listing(folder: &Path) -> BTreeMap<PathBuf, u64> {
 /// A file with a key made of `seed`.
 pub fn key_file(folder: &Path, name: &str, seed: u8) -> String {
     let path = folder.join(name);
-    let digits: String = (0..32_u8).map(|byte| format!("{:02x}", byte.wrapping_mul(7) ^ seed)).collect();
-    std::fs::write(&path, digits).unwrap();
+    let key: Vec<u8> = (0..32_u8).map(|byte| byte.wrapping_mul(7) ^ seed).collect();
+    std::fs::write(&path, hex::encode(key)).unwrap();
     path.display().to_string()
 }

@@ -127,7 +127,7 @@ async fn the_throttle_and_the_number_of_threads_keep_their_word() {
     let one = slow.json().await;
     let took = began.elapsed();
     let bytes = one["bytes"]["read"].as_u64().unwrap();
-    let least = Duration::from_secs_f64(bytes.saturating_sub(8 << 20) as f64 / f64::from(12 << 20));
+    let least = Duration::from_millis(bytes.saturating_sub(8 << 20) * 1000 / (12 << 20));
     assert!(took >= least, "{bytes} bytes in {took:?}, {least:?} is the least at 12 MiB/s");
     let four = round::backup(&server, &store).args(["--name", "four", "--parallel", "4"]).json().await;
 
