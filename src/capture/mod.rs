@@ -18,6 +18,9 @@ pub mod spool;
 pub mod throttle;
 pub mod window;
 
+#[cfg(test)]
+mod encrypted_redo_tests;
+
 use std::io;
 use std::path::{Path, PathBuf};
 

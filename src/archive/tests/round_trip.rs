@@ -89,6 +89,22 @@ fn threads_share_a_writer() {
     Stored { store, manifest, wrapped: writer.wrapped_keys() }.check(&sample, &[key(1)]);
 }
 
+#[test]
+fn a_manifest_is_sealed_whatever_zeros_are_in_it() {
+    let stored = write(&Sample::new(), &options(Codec::None, 256 << 20, vec![key(1)]));
+    let mut manifest = Manifest::decode(&stored.manifest).unwrap();
+    let keys = ArchiveKeys::unwrap(&manifest.id, &stored.wrapped, &[key(1)]).unwrap();
+    // As of a redo log that is encrypted: 512 bytes, most of them zero.
+    let mut block = vec![0; 512];
+    block[48..51].copy_from_slice(b"lCC");
+    manifest.redo.encryption_block = Some(hex::encode(block));
+    let bytes = manifest.encode(Some(&keys)).unwrap();
+    Manifest::decode(&bytes).unwrap().verify_hmac(&keys).unwrap();
+    let changed = String::from_utf8(bytes).unwrap().replacen("6c4343", "6c4344", 1);
+    let decoded = Manifest::decode(changed.as_bytes()).unwrap();
+    assert!(decoded.verify_hmac(&keys).is_err());
+}
+
 /// Counts what is read.
 struct Counting {
     store: MemoryStore,

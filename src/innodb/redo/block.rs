@@ -220,6 +220,15 @@ fn encrypt_payload(payload: &mut [u8], key: &TablespaceKey) -> Result<(), Format
     Ok(())
 }
 
+/// Encrypts a plain block as the server does.
+#[cfg(test)]
+pub(crate) fn encrypt_block(raw: &mut [u8], key: &TablespaceKey) -> Result<(), FormatError> {
+    encrypt_payload(raw.get_mut(PAYLOAD..BLOCK_LEN).unwrap_or_default(), key)?;
+    let length = u16_at(raw, DATA_LEN, WHAT)? | ENCRYPTED;
+    put(raw, DATA_LEN, &length.to_be_bytes());
+    Ok(())
+}
+
 const _: () = assert!(LOG_BLOCK_HEADER == 12);
 
 #[cfg(test)]
@@ -295,8 +304,7 @@ mod tests {
     fn encrypted_blocks_are_cut_with_their_key() {
         let key = TablespaceKey::new([3; 32], [4; 16]);
         let mut raw = full_block();
-        encrypt_payload(&mut raw[12..512], &key).unwrap();
-        put(&mut raw, DATA_LEN, &(512_u16 | ENCRYPTED).to_be_bytes());
+        encrypt_block(&mut raw, &key).unwrap();
         let BlockRead::Valid(sealed) = decode_block(&raw, LSN, None).unwrap() else { panic!("not valid") };
         assert!(sealed.encrypted && !sealed.checked);
         let BlockRead::Valid(opened) = decode_block(&raw, LSN, Some(&key)).unwrap() else { panic!("not valid") };
