@@ -246,10 +246,24 @@ impl Scan<'_> {
     }
 
     fn registered(&mut self, file: &RegisteredFile) -> Result<(), CaptureError> {
-        if file.space == SpaceId::SYSTEM || self.found.contains_key(&file.space) {
+        if file.space == SpaceId::SYSTEM {
             return Ok(());
         }
-        if !file.path.exists() {
+        let there = match fs::metadata(&file.path) {
+            Ok(_) => true,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+            Err(error) => return Err(CaptureError::io("look at", &file.path)(error)),
+        };
+        if let Some(known) = self.found.get(&file.space) {
+            let first = first_path(known);
+            // A copy that somebody left in a directory that is searched must not be taken for the file in use.
+            return if !there || same_file(&first, &file.path) {
+                Ok(())
+            } else {
+                Err(CaptureError::DuplicateSpace { first, second: file.path.clone(), space: file.space })
+            };
+        }
+        if !there {
             return Err(CaptureError::MissingFile { path: file.path.clone(), space: file.space });
         }
         let header = read_header(&file.path)?;
@@ -332,8 +346,12 @@ fn is_tablespace_name(name: &[u8]) -> bool {
 
 /// The kind of a file in a schema's directory, by the allow-list; `None` for what is not backed up.
 fn file_kind(path: &Path, system: bool) -> Option<FileKind> {
-    let name = path.file_name().unwrap_or_default();
-    match extension(name.as_bytes())? {
+    let name = path.file_name().unwrap_or_default().as_bytes();
+    // Temporary tables, where `tmpdir` looks like a schema. In a table's own name it would be `@0023`.
+    if name.starts_with(b"#") {
+        return None;
+    }
+    match extension(name)? {
         b"sdi" => Some(FileKind::Sdi),
         b"MYD" | b"MYI" | b"MRG" | b"ARZ" | b"ARM" | b"CSV" | b"CSM" => {
             Some(if system { FileKind::SystemTable } else { FileKind::NonTransactional })
@@ -386,7 +404,9 @@ mod tests {
         fs::write(at("we@0020ird/t#p#p0.ibd"), page0(6, 0x4021, 7)).unwrap();
         fs::write(at("ibtmp1"), page0(0xFFFF_FFFD, 0x1000, 1)).unwrap();
         fs::write(at("#innodb_temp/temp_1.ibt"), b"junk").unwrap();
-        for name in ["db/m.MYD", "db/m.MYI", "db/m_1.sdi", "mysql/general_log.CSV", "db/core", "db/t.cfg"] {
+        for name in
+            ["db/m.MYD", "db/m.MYI", "db/m_1.sdi", "mysql/general_log.CSV", "db/core", "db/t.cfg", "db/#sql1_8_0.MYD"]
+        {
             fs::write(at(name), b"x").unwrap();
         }
         dir
@@ -427,6 +447,21 @@ mod tests {
         fs::write(&path, page0(9, 0x4800, 1)).unwrap();
         let plan = plan_copy(&layout(dir.path()), &[file]).unwrap();
         assert!(plan.spaces.iter().any(|space| space.space == SpaceId(9) && space.pieces[0].relative.is_none()));
+    }
+
+    #[test]
+    fn a_left_over_copy_is_not_taken_for_the_file_in_use() {
+        let (dir, outside) = (instance(), tempfile::tempdir().unwrap());
+        let used = outside.path().join("t.ibd");
+        let file = RegisteredFile { space: SpaceId(5), path: used.clone() };
+        // The server may know a file by an older path; the id decides.
+        plan_copy(&layout(dir.path()), std::slice::from_ref(&file)).unwrap();
+        fs::write(&used, page0(5, 0x4021, 7)).unwrap();
+        let error = plan_copy(&layout(dir.path()), &[file]).unwrap_err();
+        assert!(matches!(error, CaptureError::DuplicateSpace { space: SpaceId(5), .. }), "{error}");
+        let link = outside.path().join("link.ibd");
+        std::os::unix::fs::symlink(dir.path().join("db/t.ibd"), &link).unwrap();
+        plan_copy(&layout(dir.path()), &[RegisteredFile { space: SpaceId(5), path: link }]).unwrap();
     }
 
     #[test]
