@@ -1,8 +1,9 @@
 //! The small files around the pages: the binlog's index and the isolation of the new server.
 
-use std::fs;
+use std::fs::File;
+use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::archive::filetable::{FileTable, StoredFileKind};
@@ -53,9 +54,15 @@ pub fn write_isolation(target: &Target) -> Result<(), Error> {
     write(target, &isolation::path(target.datadir()), &isolation::content(micros))
 }
 
+/// Writes a new file: one that is there is somebody else's.
 fn write(target: &Target, path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    fs::write(path, bytes).map_err(|error| io_error("write", path, error))?;
-    fs::set_permissions(path, fs::Permissions::from_mode(FILE_MODE))
-        .map_err(|error| io_error("set the mode of", path, error))?;
+    let mut options = File::options();
+    let mut file = options
+        .write(true)
+        .create_new(true)
+        .mode(FILE_MODE)
+        .open(path)
+        .map_err(|error| io_error("create", path, error))?;
+    file.write_all(bytes).map_err(|error| io_error("write", path, error))?;
     target.give(path)
 }

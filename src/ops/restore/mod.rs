@@ -52,7 +52,11 @@ pub async fn run(ctx: &Context, options: RestoreOptions) -> Result<RestoreReport
     ctx.check()?;
 
     ctx.progress.step("check target");
-    let layout = Arc::new(Layout::plan(&table, &Placement::new(&options.datadir, &options.external_files))?);
+    let mut layout = Layout::plan(&table, &Placement::new(&options.datadir, &options.external_files))?;
+    if let Some(index) = files::binlog(&table, &layout).map(|binlog| files::index_path(&manifest, binlog)) {
+        layout.add_made(index, &options.datadir);
+    }
+    let layout = Arc::new(layout);
     let needs = check_target(&options, &manifest, &table, &layout).await?;
     ctx.check()?;
 

@@ -149,6 +149,13 @@ impl Layout {
         self.files.get(usize::try_from(number).ok()?).map(PathBuf::as_path)
     }
 
+    /// Adds a file that is made for the restore, not brought back: outside, it must not be there either.
+    pub fn add_made(&mut self, path: PathBuf, datadir: &Path) {
+        if !path.starts_with(datadir) {
+            self.outside.push(path);
+        }
+    }
+
     /// Files that lie outside of the data directory.
     pub fn outside(&self) -> impl Iterator<Item = &Path> {
         self.outside.iter().map(PathBuf::as_path)

@@ -10,14 +10,14 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::ops::error::{Error, ErrorKind};
-use crate::util::fs::{FsError, create_dir_all, fsync_dir};
+use crate::util::fs::{FsError, create_dir_all, create_durable, durable_rename, fsync_dir};
 
 /// The first file written into a target and the last one removed. It has no leading dot, because
 /// `mysqld --initialize` ignores dot files and must refuse such a directory (MySQL 9.7).
@@ -139,13 +139,13 @@ impl Target {
     }
 
     fn clean_remains(&self) -> Result<(), Error> {
-        let marker_path = self.datadir.join(MARKER);
-        let Ok(bytes) = fs::read(&marker_path) else { return Ok(()) };
-        if let Ok(marker) = serde_json::from_slice::<Marker>(&bytes) {
-            for path in marker.external_files {
-                remove_if_there(&path)?;
-            }
+        if !self.datadir.join(MARKER).exists() {
+            return Ok(());
         }
+        let outside = marked_files(&self.datadir);
+        // All are looked at before one goes.
+        outside.iter().try_for_each(|path| refuse_locked(path))?;
+        outside.iter().try_for_each(|path| remove_if_there(path))?;
         for entry in fs::read_dir(&self.datadir).map_err(|error| io_error("list", &self.datadir, error))? {
             let entry = entry.map_err(|error| io_error("list", &self.datadir, error))?;
             let name = entry.file_name();
@@ -164,14 +164,14 @@ impl Target {
         let path = self.datadir.join(MARKER);
         let text = serde_json::to_vec_pretty(marker)
             .map_err(|error| Error::new(ErrorKind::Failed, "cannot encode the restore marker").caused_by(error))?;
-        let write = || -> io::Result<()> {
-            let mut file = File::create(&path)?;
-            file.write_all(&text)?;
-            file.sync_all()
-        };
-        write().map_err(|error| io_error("write", &path, error))?;
-        fsync_dir(&self.datadir).map_err(local_io)?;
-        self.give(&path)
+        // Not given to the target's owner: what it names may be removed one day by the user who writes it here.
+        if fs::symlink_metadata(&path).is_err() {
+            return create_durable(&path, &text, FILE_MODE).map_err(local_io);
+        }
+        // An old one stays until the new one is whole, and is not written through where it is a link.
+        let fresh = self.datadir.join(format!("{MARKER}.new"));
+        create_durable(&fresh, &text, FILE_MODE).map_err(local_io)?;
+        durable_rename(&fresh, &path).map_err(local_io)
     }
 
     /// Gives `path` to the target's owner, where there is one to give it to.
@@ -200,9 +200,15 @@ impl Target {
     }
 }
 
-/// Files outside of the data directory that an interrupted restore says are its own.
+/// Files outside of the data directory that an interrupted restore of this user says are its own. Whoever owns the
+/// directory can write a marker, too, and name anything: another user's is not believed.
 pub fn marked_files(datadir: &Path) -> Vec<PathBuf> {
-    let bytes = fs::read(datadir.join(MARKER)).unwrap_or_default();
+    let path = datadir.join(MARKER);
+    let own = |metadata: fs::Metadata| metadata.is_file() && metadata.uid() == rustix::process::geteuid().as_raw();
+    if !fs::symlink_metadata(&path).is_ok_and(own) {
+        return Vec::new();
+    }
+    let bytes = fs::read(path).unwrap_or_default();
     serde_json::from_slice::<Marker>(&bytes).map(|marker| marker.external_files).unwrap_or_default()
 }
 
@@ -245,8 +251,12 @@ fn remove_if_there(path: &Path) -> Result<(), Error> {
 
 /// A server holds a write lock on its system tablespace for as long as it runs.
 fn refuse_running_server(datadir: &Path) -> Result<(), Error> {
-    let path = datadir.join("ibdata1");
-    let Ok(file) = File::options().read(true).write(true).open(&path) else { return Ok(()) };
+    refuse_locked(&datadir.join("ibdata1"))
+}
+
+/// A server locks every tablespace file that it has open.
+fn refuse_locked(path: &Path) -> Result<(), Error> {
+    let Ok(file) = File::options().read(true).write(true).open(path) else { return Ok(()) };
     if rustix::fs::fcntl_lock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_ok() {
         return Ok(());
     }
@@ -301,6 +311,22 @@ mod tests {
         assert!(!external.exists());
         target.complete().unwrap();
         assert!(!datadir.join(MARKER).exists());
+    }
+
+    #[test]
+    fn a_marker_that_is_a_link_names_no_files_to_remove() {
+        let (dir, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let precious = elsewhere.path().join("precious");
+        fs::write(&precious, b"x").unwrap();
+        let planted = elsewhere.path().join("planted");
+        fs::write(&planted, serde_json::to_vec(&marker(vec![precious.clone()])).unwrap()).unwrap();
+        std::os::unix::fs::symlink(&planted, dir.path().join(MARKER)).unwrap();
+        assert!(marked_files(dir.path()).is_empty());
+        let before = fs::read(&planted).unwrap();
+        Target::claim(dir.path(), true, &marker(vec![])).unwrap();
+        assert!(precious.exists());
+        assert_eq!(fs::read(&planted).unwrap(), before, "it is not written through");
+        assert!(!dir.path().join(MARKER).is_symlink());
     }
 
     #[test]
