@@ -252,6 +252,10 @@ fn verify_redo(reader: &ArchiveReader, manifest: &Manifest, findings: &mut Findi
         findings.bytes = findings.bytes.saturating_add(segment.log_bytes());
         for raw in blocks.chunks(BLOCK_LEN) {
             match decode_block(raw, at, None) {
+                Ok(BlockRead::Valid(block)) if !block.is_full() && block.end() != manifest.lsn.end => {
+                    findings.problem(&name, format!("redo block at LSN {at} is not full: recovery would end there"));
+                    end = block.end();
+                }
                 Ok(BlockRead::Valid(block)) => end = block.end(),
                 Ok(other) => findings.problem(&name, format!("redo block at LSN {at}: {other:?}")),
                 Err(error) => findings.problem(&name, format!("redo block at LSN {at}: {error}")),
