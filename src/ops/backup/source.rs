@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::archive::manifest::MAX_MANIFEST_BYTES;
 use crate::capture::{CopyPlan, CopySummary, FileKind, PlannedFile, RegisteredFile, SourceLayout};
 use crate::innodb::keyring::Keyring;
 use crate::innodb::version::Support;
@@ -46,6 +47,7 @@ impl Source {
         let keyring = options.keyring_file.as_deref().map(read_keyring).transpose()?;
         check_redo_key(&info, keyring.is_some())?;
         let at_start = LogStatus::read(&mut session).await?;
+        check_gtid_room(at_start.gtid_executed.len().saturating_add(info.gtid_purged.len()))?;
         session.close().await;
         let mount = Mount::new(&info.datadir, options.datadir.as_deref());
         Ok(Self { info, layout, keyring, untested, at_start, mount, warnings: checked.warnings })
@@ -163,6 +165,18 @@ fn check_redo_key(info: &ServerInfo, has_keyring: bool) -> Result<(), Error> {
     Err(Error::new(ErrorKind::KeyMissing, message).advise("name the server's keyring file with --keyring-file"))
 }
 
+/// GTID sets of so many bytes fit into a manifest, with what else there is in it and what comes until the cut.
+const GTID_ROOM: usize = MAX_MANIFEST_BYTES / 4 * 3;
+
+/// The manifest holds the sets whole: what it has no room for would be found at the commit.
+fn check_gtid_room(bytes: usize) -> Result<(), Error> {
+    if bytes <= GTID_ROOM {
+        return Ok(());
+    }
+    let message = format!("gtid_executed and gtid_purged have {bytes} bytes; a manifest has room for {GTID_ROOM}");
+    Err(Error::new(ErrorKind::UnsupportedServer, message))
+}
+
 /// The uuid in the directory's `auto.cnf` must be the server's: another mount, another server, another history.
 fn check_same_server(datadir: &Path, uuid: &str) -> Result<(), Error> {
     let path = datadir.join("auto.cnf");
@@ -219,6 +233,12 @@ fn read_keyring(path: &Path) -> Result<Arc<Keyring>, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn gtid_sets_that_no_manifest_holds_are_refused_at_once() {
+        check_gtid_room(500_000).unwrap();
+        assert_eq!(check_gtid_room(1 << 20).unwrap_err().kind, ErrorKind::UnsupportedServer);
+    }
 
     #[test]
     fn another_servers_directory_is_refused() {

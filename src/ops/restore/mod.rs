@@ -17,6 +17,7 @@ mod server;
 mod settings;
 mod target;
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -181,7 +182,7 @@ fn fill(
 ) -> Result<Written, Error> {
     ctx.progress.step("restore");
     let mut written = Written { files: layout.create_all(target, table)?, ..Written::default() };
-    let bytes = pages::write(ctx, target, reader, table, layout, options.parallel)?;
+    let bytes = pages::write(ctx, target, reader, table, layout, threads(options.parallel, options.memory))?;
     written.bytes.fetched = bytes.fetched;
     written.bytes.written = bytes.written;
 
@@ -200,6 +201,15 @@ fn fill(
     ctx.check()?;
     redo::publish(target)?;
     Ok(written)
+}
+
+/// What a writing thread has on its way at most: a range of a pack, and blocks of it decrypted and decompressed.
+const THREAD_BYTES: u64 = 24 << 20;
+
+/// As many threads as are wanted and fit into the memory given; one in any case.
+fn threads(wanted: NonZeroUsize, memory: u64) -> NonZeroUsize {
+    let fitting = usize::try_from(memory / THREAD_BYTES).unwrap_or(usize::MAX);
+    NonZeroUsize::new(fitting).map_or(NonZeroUsize::MIN, |fitting| fitting.min(wanted))
 }
 
 fn report(
@@ -241,5 +251,19 @@ fn report(
         settings: needs.settings.clone(),
         isolation,
         warnings,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_bounds_the_threads() {
+        let threads = |wanted, memory| threads(NonZeroUsize::new(wanted).unwrap(), memory).get();
+        assert_eq!(threads(8, 128 << 20), 5);
+        assert_eq!(threads(2, 128 << 20), 2);
+        assert_eq!(threads(8, 1), 1);
+        assert_eq!(threads(8, u64::MAX), 8);
     }
 }

@@ -162,7 +162,7 @@ impl Worker<'_> {
         let size = tally.flags.physical_size().len();
         for run in frame.runs() {
             let first = page_at(frame, run.first_unit);
-            for (page, bytes) in (first.0..).map(PageNo).zip(run.bytes.chunks(size)) {
+            for (page, bytes) in (first.0..u32::MAX).map(PageNo).zip(run.bytes.chunks(size)) {
                 if !is_legacy_doublewrite(space, tally.flags, page) {
                     let verdict = UnverifiedPage::new(bytes, page).verify(&context, &mut self.scratch);
                     verdict.map_err(|fault| damaged(pack, &format!("space {space}, page {page}: {fault}")))?;

@@ -105,8 +105,10 @@ impl Layout {
                 Error::new(ErrorKind::UnsupportedFormat, format!("space {}: {error}", entry.space)).caused_by(error)
             })?;
             let place = |piece: &PieceEntry| {
+                // A table's own file is in its schema's directory, also where it was moved while the server was down.
+                let is_tables_own = !flags.is_shared() && piece.location.path().ends_with(b".ibd");
                 Ok(PiecePlace {
-                    path: placement.place(&piece.location, flags.has_data_dir())?,
+                    path: placement.place(&piece.location, flags.has_data_dir() || is_tables_own)?,
                     first_page: piece.first_page,
                     pages: piece.pages,
                     page_bytes: flags.physical_size().bytes(),
@@ -255,6 +257,29 @@ mod tests {
         let map = ExternalFiles::Map(vec![("/ssd".into(), "/fast".into())]);
         assert_eq!(at(&map, "/ssd/db/t.ibd", true).unwrap(), Path::new("/fast/db/t.ibd"));
         assert_eq!(at(&map, "/hdd/db/t.ibd", true).unwrap_err().kind, ErrorKind::Preflight);
+    }
+
+    #[test]
+    fn a_tables_own_file_keeps_its_schema_wherever_it_was_moved() {
+        let entry = |space, flags, path: &str| crate::archive::filetable::SpaceEntry {
+            space: SpaceId(space),
+            flags,
+            pages: 7,
+            pieces: vec![PieceEntry { location: external(path), first_page: PageNo(0), pages: 7 }],
+        };
+        let table = FileTable {
+            spaces: vec![
+                entry(5, 0x4021, "/ssd/db/moved.ibd"),
+                entry(6, 0x4800, "/ssd/shared/general.ibd"),
+                entry(0xFFFF_FFEF, 0, "/ssd/undo/undo_001"),
+            ],
+            ..FileTable::default()
+        };
+        let layout = Layout::plan(&table, &Placement::new(Path::new("/new"), &ExternalFiles::Inside)).unwrap();
+        let place = |space| layout.pieces(SpaceId(space)).next().unwrap();
+        assert_eq!(place(5), Path::new("/new/db/moved.ibd"));
+        assert_eq!(place(6), Path::new("/new/general.ibd"));
+        assert_eq!(place(0xFFFF_FFEF), Path::new("/new/undo_001"));
     }
 
     #[test]
