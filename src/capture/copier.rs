@@ -20,7 +20,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::plan::{CopyPlan, PlannedSpace};
-use super::read::{ALIGNMENT, AlignedBuffer, LiveFile};
+use super::read::LiveFile;
 use super::throttle::Throttle;
 use super::window::{WINDOW_BYTES, Window, WindowSink};
 use super::{CaptureError, SpacePiece};
@@ -32,6 +32,7 @@ use crate::innodb::page::{
 };
 use crate::innodb::space::TablespaceKey;
 use crate::innodb::space::header::SpaceHeader;
+use crate::util::direct::{ALIGNMENT, AlignedBuffer};
 
 /// How often a bad page is read before it is called corrupt.
 const MAX_READS: u32 = 10;

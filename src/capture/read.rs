@@ -4,17 +4,17 @@
 //!   O_DIRECT                  the usual way: nothing enters the page cache, and what is read is what the disk has
 //!   buffered + DONTNEED       where the file system refuses O_DIRECT: what was read is dropped again
 //! ```
-//! Direct reads need an aligned buffer, which [`AlignedBuffer`] is, and aligned offsets, which windows have.
+//! Direct reads need an aligned buffer, which [`AlignedBuffer`](crate::util::direct::AlignedBuffer) is, and aligned
+//! offsets, which windows have.
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use rustix::fs::{Advice, OFlags, fadvise};
+use rustix::fs::{Advice, fadvise};
 
-/// Alignment of direct reads: that of the strictest disks in use.
-pub const ALIGNMENT: usize = 4096;
+use crate::util::direct::{ALIGNMENT, is_unsupported, open_direct};
 
 /// A file that is read in large, aligned pieces.
 #[derive(Debug)]
@@ -27,14 +27,9 @@ pub struct LiveFile {
 impl LiveFile {
     /// Opens `path`, directly where that is possible.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let direct_flag = i32::try_from(OFlags::DIRECT.bits()).unwrap_or(0);
-        match File::options().read(true).custom_flags(direct_flag).open(path) {
-            Ok(direct) => Ok(Self { direct: Some(direct), buffered: None, path: path.to_path_buf() }),
-            Err(error) if is_unsupported(&error) => {
-                Ok(Self { direct: None, buffered: Some(File::open(path)?), path: path.to_path_buf() })
-            }
-            Err(error) => Err(error),
-        }
+        let direct = open_direct(File::options().read(true), path)?;
+        let buffered = if direct.is_none() { Some(File::open(path)?) } else { None };
+        Ok(Self { direct, buffered, path: path.to_path_buf() })
     }
 
     /// Fills `buffer` from `offset` on; returns how many bytes there were before the file's end. Offset and buffer
@@ -78,40 +73,10 @@ fn read_full(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
     Ok(filled)
 }
 
-fn is_unsupported(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported)
-}
-
-/// Memory whose start is aligned for direct reads.
-#[derive(Debug)]
-pub struct AlignedBuffer {
-    memory: Vec<u8>,
-    start: usize,
-    len: usize,
-}
-
-impl AlignedBuffer {
-    /// A buffer of `len` bytes.
-    pub fn new(len: usize) -> Self {
-        let memory = vec![0; len + ALIGNMENT];
-        let start = memory.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
-        Self { memory, start, len }
-    }
-
-    /// Its bytes.
-    pub fn bytes(&self) -> &[u8] {
-        self.memory.get(self.start..self.start + self.len).unwrap_or_default()
-    }
-
-    /// Its bytes, to be filled.
-    pub fn bytes_mut(&mut self) -> &mut [u8] {
-        self.memory.get_mut(self.start..self.start + self.len).unwrap_or_default()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::util::direct::AlignedBuffer;
 
     #[test]
     fn files_are_read_to_their_end_whatever_it_is() {

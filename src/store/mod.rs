@@ -22,6 +22,7 @@ mod connect;
 mod download;
 mod error;
 mod explain;
+mod file;
 mod layout;
 mod lease;
 mod local;

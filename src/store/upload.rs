@@ -13,12 +13,12 @@
 //!
 //! Memory: see `settings`. Parts grow only past 1000 of them (8 GiB), so packs of bounded size never see it.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use object_store::multipart::{MultipartStore, PartId};
 use object_store::path::Path;
-use object_store::{MultipartId, MultipartUpload, ObjectStoreExt, PutPayload, PutPayloadMut};
+use object_store::{MultipartId, PutPayload, PutPayloadMut};
 use tokio::runtime::Handle;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinSet;
@@ -31,6 +31,7 @@ use super::connect::Parts;
 use super::download::object_error;
 use super::error::StoreError;
 use super::explain::Class;
+use super::file::FileUpload;
 use super::retry::{Failed, Patience, once, persist};
 use super::run::Shared;
 
@@ -147,8 +148,7 @@ struct Open {
 }
 
 enum Way {
-    /// Behind a lock only so that futures may hold a reference; never locked, always borrowed mutably.
-    File(Mutex<Box<dyn MultipartUpload>>),
+    File(FileUpload),
     Cloud {
         store: Arc<dyn MultipartStore>,
         upload: MultipartId,
@@ -198,7 +198,8 @@ impl Upload {
         let subject = self.client.subject("begin the upload of", &self.key);
         let way = match self.client.parts() {
             Parts::Files(files) => {
-                Way::File(Mutex::new(persist(subject, &self.patience(), || files.put_multipart(&self.key)).await?))
+                let begin = || async { FileUpload::begin(files.path_to_filesystem(&self.key)?).await };
+                Way::File(persist(subject, &self.patience(), begin).await?)
             }
             Parts::Cloud(store) => {
                 let upload = persist(subject, &self.patience(), || store.create_multipart(&self.key)).await?;
@@ -217,6 +218,7 @@ impl Upload {
         if self.open.is_none() {
             self.open = Some(self.begin().await?);
         }
+        let offset = self.sent;
         let part = self.take_part();
         let permit = self.reserve(&part).await?;
         let (client, key, patience, index) = (self.client.clone(), self.key.clone(), self.patience(), self.parts);
@@ -226,9 +228,9 @@ impl Upload {
             open.join_one().await?;
         }
         open.done.push(None);
-        match &mut open.way {
+        match &open.way {
             Way::File(file) => {
-                let write = file.get_mut().unwrap_or_else(PoisonError::into_inner).put_part(part);
+                let write = file.write_part(part, offset);
                 open.tasks.spawn(async move {
                     let _permit = permit;
                     // Never again: a file's errors are not such that pass.
@@ -266,8 +268,7 @@ impl Upload {
         let subject = self.client.subject("complete the upload of", &self.key);
         let done = match &mut open.way {
             Way::File(file) => {
-                let file = file.get_mut().unwrap_or_else(PoisonError::into_inner);
-                once(subject, &patience, file.complete()).await.map(drop)
+                once(subject, &patience, file.complete()).await
             }
             Way::Cloud { store, upload } => {
                 let parts: Option<Vec<PartId>> = open.done.iter().cloned().collect();
