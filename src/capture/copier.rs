@@ -1,10 +1,9 @@
 //! The copier: every page of every tablespace, verified, in windows, by several threads.
 //!
 //! ```text
-//!   spaces, largest first ─► windows ─► next free thread:
-//!      read 4 MiB ─► verify each page ─┬─ good, zero ────────────────► sink
-//!                                      └─ bad: read again, up to 10 times, 20–200 ms apart
-//!                                               └─ still bad: CorruptPage, the copy ends
+//!   read ahead (4 MiB) ─► verify each page ─┬─ good, zero ───────────► sink
+//!                                           └─ bad: read again, up to 10 times, 20–200 ms apart
+//!                                                    └─ still bad: CorruptPage, the copy ends
 //! ```
 //! A page may be read while the server writes it: half old, half new. Redo cannot mend that, so such a page is read
 //! again until its checksum fits. Knows no SQL and does not lock; the doublewrite area of the system tablespace
@@ -12,13 +11,14 @@
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use super::ahead::{BUFFERS, Filled, Jobs, read_ahead};
 use super::plan::{CopyPlan, PlannedSpace};
 use super::read::LiveFile;
 use super::throttle::Throttle;
@@ -40,7 +40,7 @@ const MAX_READS: u32 = 10;
 /// How to copy.
 #[derive(Debug, Clone)]
 pub struct CopyOptions {
-    /// Number of threads; as many sinks must be given.
+    /// Number of workers, each with a reader beside it; as many sinks must be given.
     pub parallel: NonZeroUsize,
     /// The limit that all threads share.
     pub throttle: Arc<Throttle>,
@@ -116,37 +116,6 @@ impl CopySummary {
     }
 }
 
-/// All windows of all spaces, numbered, largest spaces first so that threads end together.
-struct Jobs<'a> {
-    spaces: Vec<(&'a PlannedSpace, u64)>,
-    total: u64,
-    next: AtomicU64,
-}
-
-impl<'a> Jobs<'a> {
-    fn new(plan: &'a CopyPlan) -> Self {
-        let mut spaces: Vec<_> = plan.spaces.iter().map(|space| (space, 0)).collect();
-        spaces.sort_by_key(|(space, _)| std::cmp::Reverse(space.bytes()));
-        let mut total = 0;
-        for (space, first) in &mut spaces {
-            *first = total;
-            total += space.bytes().div_ceil(WINDOW_BYTES);
-        }
-        Self { spaces, total, next: AtomicU64::new(0) }
-    }
-
-    /// The next space and window that nobody has taken.
-    fn take(&self) -> Option<(&'a PlannedSpace, u32)> {
-        let job = self.next.fetch_add(1, Ordering::Relaxed);
-        if job >= self.total {
-            return None;
-        }
-        let index = self.spaces.partition_point(|(_, first)| *first <= job).checked_sub(1)?;
-        let (space, first) = self.spaces.get(index)?;
-        Some((space, u32::try_from(job - first).ok()?))
-    }
-}
-
 struct Shared<'a> {
     jobs: Jobs<'a>,
     options: &'a CopyOptions,
@@ -155,63 +124,86 @@ struct Shared<'a> {
     cancel: CancellationToken,
 }
 
-fn copy_some(shared: &Shared<'_>, mut sink: Box<dyn WindowSink>) -> Result<CopySummary, CaptureError> {
-    let mut worker = Worker::new(shared);
-    let outcome = loop {
-        if shared.cancel.is_cancelled() {
-            break Err(CaptureError::Cancelled);
+/// One worker and its reader.
+fn copy_some(shared: &Shared<'_>, sink: Box<dyn WindowSink>) -> Result<CopySummary, CaptureError> {
+    // Both have room for all buffers there are: a send never waits.
+    let (give_back, empty) = sync_channel(BUFFERS);
+    let (hand_over, filled) = sync_channel(BUFFERS);
+    for _ in 0..BUFFERS {
+        let _ = give_back.send(AlignedBuffer::new(usize::try_from(WINDOW_BYTES).unwrap_or(0)));
+    }
+    let outcome = std::thread::scope(|scope| {
+        let throttle = &*shared.options.throttle;
+        let reader = scope.spawn(move || read_ahead(&shared.jobs, throttle, &shared.cancel, &empty, &hand_over));
+        let copied = Worker::new(shared).copy_all(filled, give_back, sink);
+        if copied.is_err() {
+            shared.cancel.cancel();
         }
-        let Some((space, window)) = shared.jobs.take() else { break Ok(()) };
-        if let Err(error) = worker.copy_window(space, window, sink.as_mut()) {
-            break Err(error);
-        }
-    };
-    let outcome = outcome.and_then(|()| sink.finish().map_err(CaptureError::Sink));
+        // A reader that died looks to the worker like one that has read all; it is not.
+        reader.join().map_err(|_| CaptureError::Panicked).and(copied)
+    });
+    let outcome = outcome.and_then(|(sink, summary)| sink.finish().map(|()| summary).map_err(CaptureError::Sink));
     if outcome.is_err() {
         shared.cancel.cancel();
     }
-    outcome.map(|()| worker.summary)
+    outcome
 }
 
 struct Worker<'a> {
     shared: &'a Shared<'a>,
+    /// The window that is worked on.
     buffer: AlignedBuffer,
     again: AlignedBuffer,
     scratch: PageScratch,
     zero: Vec<bool>,
     summary: CopySummary,
-    open: Option<(PathBuf, LiveFile)>,
 }
 
 impl<'a> Worker<'a> {
     fn new(shared: &'a Shared<'a>) -> Self {
         Self {
             shared,
-            buffer: AlignedBuffer::new(usize::try_from(WINDOW_BYTES).unwrap_or(0)),
+            buffer: AlignedBuffer::new(0),
             again: AlignedBuffer::new((64 << 10) + 2 * ALIGNMENT),
             scratch: PageScratch::default(),
             zero: Vec::new(),
             summary: CopySummary::default(),
-            open: None,
         }
+    }
+
+    /// Works on windows until none follows.
+    fn copy_all(
+        mut self,
+        filled: Receiver<Result<Filled<'_>, CaptureError>>,
+        give_back: SyncSender<AlignedBuffer>,
+        mut sink: Box<dyn WindowSink>,
+    ) -> Result<(Box<dyn WindowSink>, CopySummary), CaptureError> {
+        for window in filled {
+            let Filled { space, window_no, first_page, buffer, bytes } = window?;
+            if self.shared.cancel.is_cancelled() {
+                return Err(CaptureError::Cancelled);
+            }
+            self.buffer = buffer;
+            self.copy_window(space, window_no, first_page, bytes, sink.as_mut())?;
+            // A reader that has read all takes none back.
+            let _ = give_back.send(std::mem::replace(&mut self.buffer, AlignedBuffer::new(0)));
+        }
+        Ok((sink, self.summary))
     }
 
     fn copy_window(
         &mut self,
         space: &PlannedSpace,
         window_no: u32,
+        first_page: PageNo,
+        bytes: usize,
         sink: &mut dyn WindowSink,
     ) -> Result<(), CaptureError> {
-        let page_size = space.flags.physical_size();
-        let first = u64::from(window_no) * (WINDOW_BYTES / u64::from(page_size.bytes()));
-        let first_page = PageNo(u32::try_from(first).unwrap_or(u32::MAX));
-        let bytes = self.read_window(space, first_page)?;
-        self.shared.options.throttle.take(u64::try_from(bytes).unwrap_or(0), &self.shared.cancel);
         self.verify_window(space, first_page, bytes)?;
         let window = Window {
             space: space.space,
             window_no,
-            page_size,
+            page_size: space.flags.physical_size(),
             first_page,
             pages: self.buffer.bytes().get(..bytes).unwrap_or_default(),
             zero: &self.zero,
@@ -220,47 +212,6 @@ impl<'a> Worker<'a> {
         let bytes = u64::try_from(bytes).unwrap_or(0);
         self.summary.bytes += bytes;
         self.shared.observer.bytes_read(bytes);
-        Ok(())
-    }
-
-    /// Fills the buffer with the window's pages, from all files that hold some of them.
-    fn read_window(&mut self, space: &PlannedSpace, first_page: PageNo) -> Result<usize, CaptureError> {
-        let size = space.flags.physical_size().len();
-        let capacity = self.buffer.bytes().len() / size;
-        let mut buffer = std::mem::replace(&mut self.buffer, AlignedBuffer::new(0));
-        let mut filled = 0;
-        let mut outcome = Ok(());
-        for piece in &space.pieces {
-            let skip = u64::from(first_page.0) + u64::try_from(filled / size).unwrap_or(0);
-            let Some(within) =
-                skip.checked_sub(u64::from(piece.first_page.0)).filter(|at| *at < u64::from(piece.pages))
-            else {
-                continue;
-            };
-            let left = usize::try_from(u64::from(piece.pages) - within).unwrap_or(usize::MAX);
-            let wanted = left.min(capacity - filled / size) * size;
-            let offset = within * u64::try_from(size).unwrap_or(0);
-            let target = buffer.bytes_mut().get_mut(filled..filled + wanted).unwrap_or_default();
-            outcome = self.read_exact(&piece.path, target, offset);
-            if outcome.is_err() {
-                break;
-            }
-            filled += wanted;
-        }
-        self.buffer = buffer;
-        outcome.map(|()| filled)
-    }
-
-    fn read_exact(&mut self, path: &Path, target: &mut [u8], offset: u64) -> Result<(), CaptureError> {
-        let mut file = match self.open.take() {
-            Some((open, file)) if open == path => file,
-            _ => LiveFile::open(path).map_err(CaptureError::io("open", path))?,
-        };
-        let count = file.read(target, offset).map_err(CaptureError::io("read", path))?;
-        self.open = Some((path.to_path_buf(), file));
-        if count < target.len() {
-            return Err(CaptureError::FileShrank { path: path.to_path_buf() });
-        }
         Ok(())
     }
 
@@ -410,6 +361,7 @@ fn piece_of(space: &PlannedSpace, page: PageNo) -> Result<&SpacePiece, CaptureEr
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::path::Path;
 
     use super::*;
     use crate::capture::window::SinkError;

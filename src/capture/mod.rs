@@ -8,6 +8,7 @@
 //! Runs on plain threads. Knows no SQL (it is told paths and the LSN to stop at) and no archive (it hands over
 //! windows, segments and spooled files).
 
+mod ahead;
 pub mod copier;
 pub mod follower;
 pub mod keys;

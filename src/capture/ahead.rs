@@ -1,0 +1,143 @@
+//! Reading ahead: the next window comes from the disk while the last one is checked, compressed and stored.
+//!
+//! ```text
+//!   spaces, largest first ─► windows ─► next free reader
+//!
+//!   reader thread ──filled──► worker         one reader for each worker, two buffers for each pair:
+//!        ▲────────empty─────────┘            one is filled while the other is worked on
+//! ```
+//! Owns the order of windows and their reading; what is in them is the worker's business.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender};
+
+use tokio_util::sync::CancellationToken;
+
+use super::CaptureError;
+use super::plan::{CopyPlan, PlannedSpace};
+use super::read::LiveFile;
+use super::throttle::Throttle;
+use super::window::WINDOW_BYTES;
+use crate::innodb::ids::PageNo;
+use crate::util::direct::AlignedBuffer;
+
+/// Windows that a worker and its reader hold.
+pub(super) const BUFFERS: usize = 2;
+
+/// A window as it was read.
+pub(super) struct Filled<'a> {
+    pub(super) space: &'a PlannedSpace,
+    pub(super) window_no: u32,
+    pub(super) first_page: PageNo,
+    pub(super) buffer: AlignedBuffer,
+    /// Bytes of the buffer that are filled.
+    pub(super) bytes: usize,
+}
+
+/// All windows of all spaces, numbered, largest spaces first so that threads end together.
+pub(super) struct Jobs<'a> {
+    spaces: Vec<(&'a PlannedSpace, u64)>,
+    total: u64,
+    next: AtomicU64,
+}
+
+impl<'a> Jobs<'a> {
+    pub(super) fn new(plan: &'a CopyPlan) -> Self {
+        let mut spaces: Vec<_> = plan.spaces.iter().map(|space| (space, 0)).collect();
+        spaces.sort_by_key(|(space, _)| std::cmp::Reverse(space.bytes()));
+        let mut total = 0;
+        for (space, first) in &mut spaces {
+            *first = total;
+            total += space.bytes().div_ceil(WINDOW_BYTES);
+        }
+        Self { spaces, total, next: AtomicU64::new(0) }
+    }
+
+    /// The next space and window that nobody has taken.
+    fn take(&self) -> Option<(&'a PlannedSpace, u32)> {
+        let job = self.next.fetch_add(1, Ordering::Relaxed);
+        if job >= self.total {
+            return None;
+        }
+        let index = self.spaces.partition_point(|(_, first)| *first <= job).checked_sub(1)?;
+        let (space, first) = self.spaces.get(index)?;
+        Some((space, u32::try_from(job - first).ok()?))
+    }
+}
+
+/// Reads windows into empty buffers, as they come back, until none is left or nobody takes them any more.
+pub(super) fn read_ahead<'a>(
+    jobs: &Jobs<'a>,
+    throttle: &Throttle,
+    cancel: &CancellationToken,
+    empty: &Receiver<AlignedBuffer>,
+    filled: &SyncSender<Result<Filled<'a>, CaptureError>>,
+) {
+    let mut reader = Reader { open: None };
+    while let Ok(mut buffer) = empty.recv() {
+        if cancel.is_cancelled() {
+            let _ = filled.send(Err(CaptureError::Cancelled));
+            return;
+        }
+        let Some((space, window_no)) = jobs.take() else { return };
+        let page_size = space.flags.physical_size();
+        let first = u64::from(window_no) * (WINDOW_BYTES / u64::from(page_size.bytes()));
+        let first_page = PageNo(u32::try_from(first).unwrap_or(u32::MAX));
+        let read = reader.window(space, first_page, &mut buffer).map(|bytes| {
+            throttle.take(u64::try_from(bytes).unwrap_or(0), cancel);
+            Filled { space, window_no, first_page, buffer, bytes }
+        });
+        let is_over = read.is_err();
+        if filled.send(read).is_err() || is_over {
+            return;
+        }
+    }
+}
+
+struct Reader {
+    /// The file that was read last: most windows follow one another.
+    open: Option<(PathBuf, LiveFile)>,
+}
+
+impl Reader {
+    /// Fills the buffer with a window's pages, from all files that hold some of them; says how many bytes those are.
+    fn window(
+        &mut self,
+        space: &PlannedSpace,
+        first_page: PageNo,
+        buffer: &mut AlignedBuffer,
+    ) -> Result<usize, CaptureError> {
+        let size = space.flags.physical_size().len();
+        let capacity = buffer.bytes().len() / size;
+        let mut filled = 0;
+        for piece in &space.pieces {
+            let skip = u64::from(first_page.0) + u64::try_from(filled / size).unwrap_or(0);
+            let Some(within) =
+                skip.checked_sub(u64::from(piece.first_page.0)).filter(|at| *at < u64::from(piece.pages))
+            else {
+                continue;
+            };
+            let left = usize::try_from(u64::from(piece.pages) - within).unwrap_or(usize::MAX);
+            let wanted = left.min(capacity - filled / size) * size;
+            let offset = within * u64::try_from(size).unwrap_or(0);
+            let target = buffer.bytes_mut().get_mut(filled..filled + wanted).unwrap_or_default();
+            self.read_exact(&piece.path, target, offset)?;
+            filled += wanted;
+        }
+        Ok(filled)
+    }
+
+    fn read_exact(&mut self, path: &Path, target: &mut [u8], offset: u64) -> Result<(), CaptureError> {
+        let mut file = match self.open.take() {
+            Some((open, file)) if open == path => file,
+            _ => LiveFile::open(path).map_err(CaptureError::io("open", path))?,
+        };
+        let count = file.read(target, offset).map_err(CaptureError::io("read", path))?;
+        self.open = Some((path.to_path_buf(), file));
+        if count < target.len() {
+            return Err(CaptureError::FileShrank { path: path.to_path_buf() });
+        }
+        Ok(())
+    }
+}
