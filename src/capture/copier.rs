@@ -33,6 +33,7 @@ use crate::innodb::page::{
 use crate::innodb::space::TablespaceKey;
 use crate::innodb::space::header::SpaceHeader;
 use crate::util::direct::{ALIGNMENT, AlignedBuffer};
+use crate::util::priority::give_way;
 
 /// How often a bad page is read before it is called corrupt.
 const MAX_READS: u32 = 10;
@@ -126,6 +127,8 @@ struct Shared<'a> {
 
 /// One worker and its reader.
 fn copy_some(shared: &Shared<'_>, sink: Box<dyn WindowSink>) -> Result<CopySummary, CaptureError> {
+    // The reader is started by this thread and inherits it. The follower and who sends to the store do not.
+    give_way();
     // Both have room for all buffers there are: a send never waits.
     let (give_back, empty) = sync_channel(BUFFERS);
     let (hand_over, filled) = sync_channel(BUFFERS);

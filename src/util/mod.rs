@@ -5,4 +5,5 @@ pub mod clock;
 pub mod direct;
 pub mod fs;
 pub mod names;
+pub mod priority;
 pub mod units;
