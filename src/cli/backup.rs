@@ -9,7 +9,8 @@ use clap::Args as ClapArgs;
 use super::args::{Budget, ServerArgs, StoreArgs, budget, choice, rate, size, threads, time};
 use super::output::{self, Fields, Output, ReportFormat, share};
 use crate::ops::options::{
-    BackupOptions, Codec, EncryptedPages, IncrementalFrom, LockPolicy, NonTransactional, RedoConsumer, default_parallel,
+    BackupOptions, Codec, EncryptedPages, IncrementalFrom, LockPolicy, NonTransactional, Origin, RedoConsumer,
+    default_parallel,
 };
 use crate::ops::report::BackupReport;
 use crate::ops::{self, Context, Error};
@@ -86,6 +87,8 @@ impl Args {
         Ok(BackupOptions {
             store: self.store.url()?,
             name: self.name,
+            id: None,
+            origin: Origin::default(),
             server: self.server.connect_options(),
             datadir: self.datadir,
             keyring_file: self.keyring_file,

@@ -24,6 +24,7 @@ mod options;
 mod preflight;
 mod read_lock;
 mod redo_consumer;
+mod role;
 mod session;
 
 pub use ddl_watch::DdlWatch;
@@ -37,4 +38,5 @@ pub use log_status::{BinlogPosition, Channel, LogStatus, RedoStatus};
 pub use options::{ConnectOptions, Endpoint, SslMode, SslOptions, UnknownSslMode};
 pub use preflight::{Checked, PreflightOptions, preflight};
 pub use redo_consumer::{RedoConsumer, Registration};
+pub use role::{Role, ServerRole};
 pub use session::Session;

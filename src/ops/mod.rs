@@ -20,6 +20,7 @@ pub mod progress;
 pub mod prune;
 pub mod report;
 pub mod restore;
+pub mod role;
 pub mod show;
 mod stored;
 pub mod verify;

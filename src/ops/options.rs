@@ -11,6 +11,8 @@ use crate::util::names;
 
 // What options are made of, for those who may know the verbs but not the engine.
 pub use crate::archive::codec::Codec;
+pub use crate::archive::id::BackupId;
+pub use crate::archive::manifest::Origin;
 pub use crate::innodb::ids::{PageNo, PageSize, SpaceId};
 pub use crate::innodb::lsn::Lsn;
 pub use crate::mysql::{ConnectOptions, Endpoint, SslMode, SslOptions};
@@ -146,6 +148,10 @@ pub struct BackupOptions {
     pub store: StoreUrl,
     /// Its name. The id is made of it.
     pub name: String,
+    /// The id, where whoever asks has chosen it: of all who try with the same one, one at most can commit.
+    pub id: Option<BackupId>,
+    /// What had it made.
+    pub origin: Origin,
     /// The server.
     pub server: ConnectOptions,
     /// Where the server's data directory is mounted here, if not where the server says.
@@ -199,6 +205,8 @@ impl BackupOptions {
         Self {
             store,
             name: Self::DEFAULT_NAME.to_owned(),
+            id: None,
+            origin: Origin::default(),
             server,
             datadir: None,
             keyring_file: None,

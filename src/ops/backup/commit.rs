@@ -99,7 +99,7 @@ fn build_manifest(
         name: attempt.id.name().to_owned(),
         attempt: attempt.try_id.clone(),
         labels: std::collections::BTreeMap::new(),
-        origin: manifest::Origin::default(),
+        origin: options.origin.clone(),
         backup_type: manifest::BackupType::Full,
         parent: None,
         server: manifest::Server {

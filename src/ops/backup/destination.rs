@@ -46,8 +46,11 @@ struct WriterTemplate {
 impl Destination {
     /// Opens and probes the store, reads the keys and makes the spool. Writes nothing but the probe.
     pub async fn open(options: &BackupOptions, source: &Source, started: Timestamp) -> Result<Self, Error> {
-        let id = BackupId::generate(&options.name, started)
-            .map_err(|error| Error::new(ErrorKind::Usage, error.to_string()))?;
+        let id = match &options.id {
+            Some(id) => id.clone(),
+            None => BackupId::generate(&options.name, started)
+                .map_err(|error| Error::new(ErrorKind::Usage, error.to_string()))?,
+        };
         let recipients = read_key_files(&options.encryption_key_files)?;
         refuse_spool_in_datadir(&options.spool_dir, source)?;
         refuse_small_spool(options)?;
