@@ -88,15 +88,11 @@ pub struct Resources {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SpoolSpec {
-    /// How much may wait. The server's redo must fit that is written while the store is slow or away.
+    /// How much may wait: the redo must fit that the server writes while the store is slow or away. It is on the node's
+    /// own disk (an emptyDir of this size) and counts as the pod's ephemeral storage.
     #[serde(default = "SpoolSpec::default_size")]
     #[schemars(schema_with = "schema::quantity")]
     pub size: Quantity,
-    /// Puts the spool on a claim of this StorageClass, made and removed with the pod. Unset: on the node's own disk
-    /// (an emptyDir), which counts as the pod's ephemeral storage.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "schema::object_name")]
-    pub storage_class_name: Option<String>,
 }
 
 impl SpoolSpec {
@@ -107,7 +103,7 @@ impl SpoolSpec {
 
 impl Default for SpoolSpec {
     fn default() -> Self {
-        Self { size: Self::default_size(), storage_class_name: None }
+        Self { size: Self::default_size() }
     }
 }
 

@@ -23,6 +23,7 @@ pub mod cron;
 pub mod reference;
 pub mod restore;
 pub mod restore_status;
+pub mod runner;
 mod schema;
 pub mod source;
 pub mod storage;
