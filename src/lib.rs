@@ -20,6 +20,10 @@ pub mod cli;
 pub mod innodb;
 pub mod mysql;
 pub mod obs;
+#[cfg(feature = "operator")]
+pub mod operator;
 pub mod ops;
+#[cfg(feature = "operator")]
+pub mod runner;
 pub mod store;
 pub mod util;

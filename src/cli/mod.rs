@@ -18,6 +18,8 @@ mod grants;
 mod inspect;
 mod list;
 mod meter;
+#[cfg(feature = "operator")]
+mod operator;
 mod output;
 mod progress;
 mod prune;
@@ -86,6 +88,16 @@ enum Verb {
     Inspect(inspect::Args),
     /// Print the SQL of the account that backups need
     Grants(grants::Args),
+    /// Look after the backups of a Kubernetes cluster
+    #[cfg(feature = "operator")]
+    Operator(operator::Args),
+    /// Do one piece of work for the operator, in a pod of its own
+    #[cfg(feature = "operator")]
+    #[command(hide = true)]
+    Runner,
+    /// Print the definitions of the Kubernetes objects
+    #[cfg(feature = "operator")]
+    Crds,
 }
 
 impl Verb {
@@ -95,6 +107,10 @@ impl Verb {
             Self::Backup(_) | Self::Restore(_) | Self::Verify(_) | Self::Prune(_) => true,
             Self::Inspect(args) => args.is_long(),
             Self::List(_) | Self::Show(_) | Self::Delete(_) | Self::Grants(_) => false,
+            #[cfg(feature = "operator")]
+            Self::Runner => true,
+            #[cfg(feature = "operator")]
+            Self::Operator(_) | Self::Crds => false,
         }
     }
 
@@ -109,6 +125,12 @@ impl Verb {
             Self::Prune(args) => prune::run(args, context).await,
             Self::Inspect(args) => inspect::run(args, context).await,
             Self::Grants(args) => Ok(grants::run(&args)),
+            #[cfg(feature = "operator")]
+            Self::Operator(args) => operator::run(args, context).await,
+            #[cfg(feature = "operator")]
+            Self::Runner => operator::run_runner(context).await,
+            #[cfg(feature = "operator")]
+            Self::Crds => operator::crds(),
         }
     }
 }

@@ -1,0 +1,145 @@
+//! Makes the cluster as the plan says. The only step that writes.
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
+use kube::core::NamespaceResourceScope;
+use kube::runtime::events::{Event, EventType};
+use kube::{Client, Resource, ResourceExt};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+use crate::api::{MySQLBackup, MySQLBackupStatus};
+use crate::operator::Context;
+use crate::operator::error::{During, OperatorError};
+use crate::operator::names::MANAGER;
+
+use super::build::Authority;
+
+/// The finalizer: work to do before a backup's object may go.
+pub(super) const FINALIZER: &str = "stillframe.dev/backup";
+
+/// What a run needs besides pods, in the order in which one needs the other.
+pub(super) async fn authority(client: &Client, namespace: &str, authority: Authority) -> Result<(), OperatorError> {
+    // Without `..`: what is built is applied, or this does not compile.
+    let Authority { account, report, role, binding } = authority;
+    set(client, namespace, &account).await?;
+    // Created and not applied: its data is the runner's.
+    create(client, namespace, &report).await?;
+    set(client, namespace, &role).await?;
+    set(client, namespace, &binding).await
+}
+
+async fn set<K>(client: &Client, namespace: &str, object: &K) -> Result<(), OperatorError>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + std::fmt::Debug
+        + DeserializeOwned
+        + Serialize,
+{
+    let api: Api<K> = Api::namespaced(client.clone(), namespace);
+    let name = object.name_any();
+    let params = PatchParams::apply(MANAGER).force();
+    let applied = api.patch(&name, &params, &Patch::Apply(object)).await;
+    applied.map(drop).during(|| format!("apply {} {namespace}/{name}", K::kind(&())))
+}
+
+/// Creates an object that must not be made twice; one that is there already is as good.
+pub(crate) async fn create<K>(client: &Client, namespace: &str, object: &K) -> Result<(), OperatorError>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + std::fmt::Debug
+        + DeserializeOwned
+        + Serialize,
+{
+    let api: Api<K> = Api::namespaced(client.clone(), namespace);
+    let params = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
+    match api.create(&params, object).await {
+        Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => Ok(()),
+        created => created.map(drop).during(|| format!("create {} {namespace}/{}", K::kind(&()), object.name_any())),
+    }
+}
+
+/// Deletes a runner's pod, with the time that it needs to let go. One that is gone already is as good.
+pub(super) async fn delete_pod(client: &Client, pod: &Pod) -> Result<(), OperatorError> {
+    let (namespace, name) = (pod.namespace().unwrap_or_default(), pod.name_any());
+    let api: Api<Pod> = Api::namespaced(client.clone(), &namespace);
+    // By its uid: never another one of the same name.
+    let params = DeleteParams {
+        preconditions: Some(kube::api::Preconditions { uid: pod.uid(), resource_version: None }),
+        ..DeleteParams::default()
+    };
+    match api.delete(&name, &params).await {
+        Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(()),
+        deleted => deleted.map(drop).during(|| format!("delete pod {namespace}/{name}")),
+    }
+}
+
+/// Writes the status if it changed. Refused if somebody else changed the object since it was read.
+pub(super) async fn status(
+    context: &Context,
+    backup: &MySQLBackup,
+    new: &MySQLBackupStatus,
+) -> Result<(), OperatorError> {
+    if backup.status.as_ref() == Some(new) {
+        return Ok(());
+    }
+    let (namespace, name) = (backup.namespace().unwrap_or_default(), backup.name_any());
+    let api: Api<MySQLBackup> = Api::namespaced(context.client.clone(), &namespace);
+    let patch = json!({
+        "apiVersion": MySQLBackup::api_version(&()),
+        "kind": MySQLBackup::kind(&()),
+        "metadata": {"name": name, "resourceVersion": backup.resource_version()},
+        "status": new,
+    });
+    let params = PatchParams::apply(MANAGER).force();
+    let written = api.patch_status(&name, &params, &Patch::Apply(&patch)).await;
+    written.during(|| format!("write the status of {namespace}/{name}"))?;
+    tell(context, backup, new).await;
+    Ok(())
+}
+
+/// An event when the summary's reason changed: what `kubectl describe` shows as the story of a backup.
+async fn tell(context: &Context, backup: &MySQLBackup, new: &MySQLBackupStatus) {
+    let before = backup.status.as_ref().map_or("", MySQLBackupStatus::reason);
+    if before == new.reason() {
+        return;
+    }
+    let type_ = if new.has_ended() && !new.has_succeeded() { EventType::Warning } else { EventType::Normal };
+    let note =
+        new.conditions.iter().find(|condition| condition.reason == new.reason()).map(|said| said.message.clone());
+    event(context, backup, type_, &format!("Backup{}", new.reason()), note.unwrap_or_default()).await;
+}
+
+/// An event about a backup. Nothing depends on it: one that cannot be written is a line in the log.
+pub(super) async fn event(context: &Context, backup: &MySQLBackup, type_: EventType, reason: &str, note: String) {
+    let note: String = note.chars().take(1000).collect();
+    let event =
+        Event { type_, reason: reason.to_owned(), note: Some(note), action: "Backup".to_owned(), secondary: None };
+    if let Err(error) = context.recorder.publish(&event, &backup.object_ref(&())).await {
+        tracing::warn!(%error, reason, "cannot write an event");
+    }
+}
+
+/// Adds or removes the finalizer. Refused if somebody else changed the object since it was read.
+pub(super) async fn finalizer(client: &Client, backup: &MySQLBackup, wanted: bool) -> Result<bool, OperatorError> {
+    let there = backup.finalizers().iter().any(|finalizer| finalizer == FINALIZER);
+    if there == wanted {
+        return Ok(false);
+    }
+    let mut finalizers: Vec<String> = backup.finalizers().to_vec();
+    finalizers.retain(|finalizer| finalizer != FINALIZER);
+    if wanted {
+        finalizers.push(FINALIZER.to_owned());
+    }
+    let (namespace, name) = (backup.namespace().unwrap_or_default(), backup.name_any());
+    let api: Api<MySQLBackup> = Api::namespaced(client.clone(), &namespace);
+    let patch = json!({"metadata": {"finalizers": finalizers, "resourceVersion": backup.resource_version()}});
+    let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+    match api.patch(&name, &params, &Patch::Merge(&patch)).await {
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(false),
+        patched => patched.map(|_| true).during(|| format!("set the finalizer of {namespace}/{name}")),
+    }
+}

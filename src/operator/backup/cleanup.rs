@@ -1,0 +1,138 @@
+//! A backup's object is deleted: what runs is stopped, what must go goes, and then it may leave. In bounded time.
+//!
+//! ```text
+//!   runners' pods ─► told to stop (locks go within a second) ─► gone, or PATIENCE is over
+//!   complete, Retain       nothing            ┐
+//!   complete, Delete       data removed       ├─► finalizer off
+//!   not complete           remains removed    ┘
+//! ```
+//! What could not be removed in time stays in the storage, and an event and a log line say so. Nothing there can be
+//! taken for a backup that is none.
+
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use k8s_openapi::api::core::v1::Pod;
+use kube::runtime::controller::Action;
+use kube::runtime::events::EventType;
+
+use crate::api::backup::DeletionPolicy;
+use crate::api::storage::AccessMode;
+use crate::archive::manifest::Manifest;
+use crate::operator::backup_storage::explain;
+use crate::operator::error::OperatorError;
+use crate::store::{Removal, StoreError};
+
+use super::confirm::Connected;
+use super::validate::Gathered;
+use super::{Reconciliation, apply, gather};
+
+/// How long a deletion may take.
+const PATIENCE: SignedDuration = SignedDuration::from_mins(10);
+/// How long in a namespace that goes too: Secrets, accounts and the database may be gone already.
+const PATIENCE_TERMINATING: SignedDuration = SignedDuration::from_secs(60);
+const AGAIN: Duration = Duration::from_secs(3);
+
+/// What is left to do in the storage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Left {
+    Nothing,
+    Remove,
+}
+
+impl Reconciliation<'_> {
+    pub(super) async fn clean_up(&mut self) -> Result<Action, OperatorError> {
+        let client = &self.context.client;
+        if !self.backup.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == apply::FINALIZER) {
+            return Ok(Action::await_change());
+        }
+        let patience =
+            if gather::is_terminating(client, &self.who.namespace).await? { PATIENCE_TERMINATING } else { PATIENCE };
+        let deleted = self.backup.metadata.deletion_timestamp.as_ref().map(|time| time.0);
+        let waited = deleted.map_or(SignedDuration::ZERO, |deleted| self.at.now.duration_since(deleted));
+        let over = waited > patience;
+
+        let gathered = gather::gather_runners(client, &self.who.namespace, &self.who.uid, &self.who.run).await?;
+        let running: Vec<&Pod> = gathered.runners.values().collect();
+        for pod in &running {
+            if pod.metadata.deletion_timestamp.is_none() {
+                apply::delete_pod(client, pod).await?;
+            }
+        }
+        if !running.is_empty() && !over {
+            return Ok(Action::requeue(AGAIN));
+        }
+        let left = left_to_do(self.began(), self.status.has_succeeded(), self.backup.spec.deletion_policy);
+        if left == Left::Remove
+            && let Err(why) = self.remove(&gathered).await
+        {
+            if !over {
+                tracing::debug!(why, "the stored data cannot be removed yet");
+                return Ok(Action::requeue(AGAIN));
+            }
+            let id = self.status.backup_id.clone().unwrap_or_default();
+            let note = format!("gave up removing {id} from its storage after {} s: {why}", waited.as_secs());
+            tracing::error!(id, why, "stored data was left behind");
+            apply::event(self.context, self.backup, EventType::Warning, "BackupDataLeftBehind", note).await;
+        }
+        apply::finalizer(client, self.backup, false).await?;
+        Ok(Action::await_change())
+    }
+
+    /// Something may be in the storage that is this object's. What was found there before it, is not.
+    fn began(&self) -> bool {
+        self.status.backup_id.is_some() && (self.backup.spec.source.is_some() || self.status.has_succeeded())
+    }
+
+    async fn remove(&self, gathered: &Gathered) -> Result<(), String> {
+        let Connected { repository, id, mode } = self.connect(gathered).await.map_err(|error| error.to_string())??;
+        if mode == AccessMode::ReadOnly {
+            let note = format!("{id} stays: its BackupStorage is ReadOnly");
+            apply::event(self.context, self.backup, EventType::Normal, "BackupRetained", note).await;
+            return Ok(());
+        }
+        // A status can be written by whoever may write it; what goes is decided by what the storage itself says.
+        match repository.read_manifest(&id).await.map(|bytes| Manifest::decode(&bytes)) {
+            Ok(Ok(manifest)) if !self.is_own(&manifest) => {
+                return Err(format!("{id} was made for another object, and is left alone"));
+            }
+            _ => {}
+        }
+        match repository.delete(&id).await {
+            Ok(Removal::Removed) => {
+                tracing::info!(%id, "removed from its storage");
+                Ok(())
+            }
+            Ok(Removal::Retained) => {
+                let note = format!("{id} can no longer be restored, but its storage keeps the objects");
+                apply::event(self.context, self.backup, EventType::Normal, "BackupRetained", note).await;
+                Ok(())
+            }
+            Err(StoreError::NotFound { .. }) => Ok(()),
+            Err(error) => Err(explain(&error)),
+        }
+    }
+}
+
+fn left_to_do(began: bool, succeeded: bool, policy: DeletionPolicy) -> Left {
+    match (began, succeeded, policy) {
+        // Nothing was ever written.
+        (false, ..) => Left::Nothing,
+        (true, true, DeletionPolicy::Retain) => Left::Nothing,
+        // Remains are no backup: nobody asked to retain them.
+        (true, true, DeletionPolicy::Delete) | (true, false, _) => Left::Remove,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_complete_backup_is_retained() {
+        assert_eq!(left_to_do(false, false, DeletionPolicy::Delete), Left::Nothing);
+        assert_eq!(left_to_do(true, true, DeletionPolicy::Retain), Left::Nothing);
+        assert_eq!(left_to_do(true, true, DeletionPolicy::Delete), Left::Remove);
+        assert_eq!(left_to_do(true, false, DeletionPolicy::Retain), Left::Remove);
+    }
+}

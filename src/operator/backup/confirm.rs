@@ -1,0 +1,183 @@
+//! What the storage itself says of a backup. Success is said here and nowhere else.
+
+use kube::runtime::controller::Action;
+
+use crate::api::conditions::reasons;
+use crate::api::storage::AccessMode;
+use crate::archive::id::BackupId;
+use crate::archive::manifest::Manifest;
+use crate::operator::backup_storage::explain;
+use crate::operator::error::OperatorError;
+use crate::operator::storage::plan_store;
+use crate::store::{BackupState, Repository, StoreError};
+
+use super::status::{Failure, outcome};
+use super::validate::{Gathered, store_refusal};
+use super::{LOOK_AGAIN, Reconciliation, apply, gather};
+
+/// What was found under an id.
+pub(super) enum Found {
+    /// A manifest that can be read and is of that id.
+    Complete(Box<Manifest>),
+    /// None, or one that is no good: this will not change by waiting.
+    Nothing(String),
+    /// It could not be seen.
+    Unclear(String),
+}
+
+/// A way into the storage.
+pub(super) struct Connected {
+    /// The storage's repository.
+    pub(super) repository: Repository,
+    /// The backup that is meant.
+    pub(super) id: BackupId,
+    /// What the storage may be used for.
+    pub(super) mode: AccessMode,
+}
+
+impl Reconciliation<'_> {
+    /// The runner says that it is done. If the storage says so too, it is.
+    pub(super) async fn confirm(&mut self, gathered: &Gathered) -> Result<Action, OperatorError> {
+        match self.find(gathered).await? {
+            (Found::Complete(manifest), destination) => {
+                self.succeed(&manifest, destination);
+                self.finish(gathered).await
+            }
+            (Found::Nothing(why), _) => {
+                let failure = Failure::passing("IncompleteBackup", format!("the runner ended, but {why}"));
+                self.fail_or_retry_unseen(failure).await
+            }
+            (Found::Unclear(why), _) => {
+                let message = format!("the runner is done; the storage cannot be read yet: {why}");
+                if let Err(error) = self.status.set_confirming(&message, self.at) {
+                    tracing::error!(%error, "a backup that has ended was looked at");
+                }
+                self.write(Some(LOOK_AGAIN / 2)).await
+            }
+        }
+    }
+
+    /// As `fail_or_retry`, after the storage was looked at.
+    async fn fail_or_retry_unseen(&mut self, failure: Failure) -> Result<Action, OperatorError> {
+        // Nothing gathered, so nothing to look at again.
+        Box::pin(self.fail_or_retry(&Gathered::default(), failure)).await
+    }
+
+    /// Takes a backup for what it is if the storage has it complete, whatever became of its runner.
+    pub(super) async fn take_from_storage(&mut self, gathered: &Gathered) -> Result<bool, OperatorError> {
+        if gathered.runners.is_empty() && gathered.reports.is_empty() {
+            return Ok(false);
+        }
+        match self.find(gathered).await? {
+            (Found::Complete(manifest), destination) => {
+                self.succeed(&manifest, destination);
+                Ok(true)
+            }
+            (Found::Nothing(_), _) => Ok(false),
+            (Found::Unclear(why), _) => {
+                tracing::warn!(why, "a failed try could not be looked for in the storage");
+                Ok(false)
+            }
+        }
+    }
+
+    fn succeed(&mut self, manifest: &Manifest, destination: String) {
+        if let Err(error) = self.status.set_succeeded(outcome(manifest, destination), self.at) {
+            tracing::error!(%error, "a backup that has ended was looked at");
+        }
+    }
+
+    /// After success: the status, then the pods, which nobody needs to look into.
+    pub(super) async fn finish(&mut self, gathered: &Gathered) -> Result<Action, OperatorError> {
+        let action = self.write(None).await?;
+        tracing::info!(id = self.status.backup_id, "the backup is complete");
+        for pod in gathered.runners.values() {
+            apply::delete_pod(&self.context.client, pod).await?;
+        }
+        Ok(action)
+    }
+
+    /// `spec.existing`: nothing runs, the storage is read.
+    pub(super) async fn import(&mut self) -> Result<Action, OperatorError> {
+        let existing = self.backup.spec.existing.as_ref();
+        self.status.backup_id = existing.map(|existing| existing.backup_id.clone());
+        self.status.storage_name = self.backup.spec.storage_name().map(str::to_owned);
+        match self.find(&Gathered::default()).await? {
+            (Found::Complete(manifest), destination) => {
+                if let Err(error) = self.status.set_imported(outcome(&manifest, destination), self.at) {
+                    tracing::error!(%error, "a backup that has ended was looked at");
+                }
+                self.write(None).await
+            }
+            (Found::Nothing(why), _) => {
+                self.pending("NotFound", &why);
+                self.write(Some(LOOK_AGAIN * 4)).await
+            }
+            (Found::Unclear(why), _) => {
+                self.pending(reasons::STORAGE_NOT_READY, &why);
+                self.write(Some(LOOK_AGAIN)).await
+            }
+        }
+    }
+
+    /// Reads the manifest of the status' id. The second part is the storage's URL.
+    async fn find(&self, gathered: &Gathered) -> Result<(Found, String), OperatorError> {
+        let Connected { repository, id, .. } = match self.connect(gathered).await? {
+            Ok(connected) => connected,
+            Err(why) => return Ok((Found::Unclear(why), String::new())),
+        };
+        let url = repository.url().to_string();
+        let found = match repository.read_manifest(&id).await {
+            Ok(bytes) => match Manifest::decode(&bytes) {
+                Ok(manifest) if manifest.id == id && self.is_own(&manifest) => Found::Complete(Box::new(manifest)),
+                Ok(manifest) if manifest.id == id => Found::Nothing(format!("{id} was made for another object")),
+                Ok(manifest) => Found::Nothing(format!("the manifest of {id} says that it is of {}", manifest.id)),
+                Err(error) => Found::Nothing(error.to_string()),
+            },
+            Err(
+                error @ (StoreError::NotFound { .. }
+                | StoreError::Incomplete { .. }
+                | StoreError::Deleted { .. }
+                | StoreError::Damaged { .. }),
+            ) => Found::Nothing(error.to_string()),
+            Err(error) => Found::Unclear(explain(&error)),
+        };
+        Ok((found, url))
+    }
+
+    /// An imported backup is anybody's; one that was taken here must say so.
+    pub(super) fn is_own(&self, manifest: &Manifest) -> bool {
+        self.backup.spec.existing.is_some() || manifest.origin.uid.as_deref() == Some(&self.who.uid)
+    }
+
+    /// What is there of the status' id. The error is for people.
+    pub(super) async fn state_in_storage(&self, gathered: &Gathered) -> Result<Option<BackupState>, String> {
+        let Connected { repository, id, .. } = self.connect(gathered).await.map_err(|error| error.to_string())??;
+        repository.state(&id).await.map_err(|error| explain(&error))
+    }
+
+    /// A way into the storage, and the id that is meant. The inner error is for people.
+    pub(super) async fn connect(&self, gathered: &Gathered) -> Result<Result<Connected, String>, OperatorError> {
+        let spec = &self.backup.spec;
+        let name = spec.storage_name().unwrap_or_default();
+        let mut gathered = Gathered { secrets: gathered.secrets.clone(), ..Gathered::default() };
+        gather::gather_storage(&self.context.client, &self.who.namespace, spec, &mut gathered).await?;
+        let Some(storage) = &gathered.storage else {
+            return Ok(Err(format!("there is no BackupStorage {name} in this namespace")));
+        };
+        let planned = plan_store(&storage.spec).and_then(|plan| plan.connection(&gathered.secrets));
+        let (url, settings) = match planned {
+            Ok(connection) => connection,
+            Err(refusal) => return Ok(Err(store_refusal(name, &refusal).message)),
+        };
+        let existing = spec.existing.as_ref().map(|existing| existing.backup_id.as_str());
+        let id = existing.or(self.status.backup_id.as_deref()).unwrap_or_default().parse::<BackupId>();
+        let id = match id {
+            Ok(id) => id,
+            Err(error) => return Ok(Err(error.to_string())),
+        };
+        let mode = storage.spec.access_mode;
+        let opened = Repository::open_with(&url, settings, false).await;
+        Ok(opened.map(|repository| Connected { repository, id, mode }).map_err(|error| explain(&error)))
+    }
+}

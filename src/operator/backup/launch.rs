@@ -1,0 +1,219 @@
+//! Begins a try, or asks first what must be known for it.
+
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use kube::ResourceExt;
+use kube::api::{Api, Patch, PatchParams};
+use kube::runtime::controller::Action;
+use serde_json::json;
+
+use crate::api::backup_status::SourceStatus;
+use crate::api::common::RunnerStatus;
+use crate::api::conditions::reasons;
+use crate::api::source::BackupSource;
+use crate::operator::error::{During, OperatorError};
+use crate::operator::names::{backup_id, pod_name, report_key};
+use crate::operator::pods::{PodState, read_runner_pod};
+use crate::store::BackupState;
+
+use super::validate::{BackupPlan, Gathered, Refusal, Step, next_step, work};
+use super::{LOOK_AGAIN, Reconciliation, apply, build, gather, until};
+
+/// More ids than tries that a backup can have.
+const TURNS: u32 = 32;
+
+impl Reconciliation<'_> {
+    pub(super) async fn launch(&mut self, mut gathered: Gathered) -> Result<Action, OperatorError> {
+        if let Some(action) = self.hold_back().await? {
+            return Ok(action);
+        }
+        let (client, spec) = (&self.context.client, &self.backup.spec);
+        gather::gather_storage(client, &self.who.namespace, spec, &mut gathered).await?;
+        gather::gather_source(client, &self.who.namespace, spec, &mut gathered).await?;
+        let step = next_step(spec, &gathered, self.who.attempt);
+        match (step, &spec.source) {
+            (Ok(Step::Survey(servers)), Some(source)) => {
+                let pod = build::survey_pod(&self.who, &spec.runner, source, servers);
+                self.help(&gathered, work::SURVEY, &pod, "the servers are asked who they are").await
+            }
+            (Ok(Step::Look(database)), Some(source)) => {
+                let pod = build::look_pod(&self.who, &spec.runner, source, &database);
+                self.help(&gathered, work::LOOK, &pod, "the owner of the data directory is looked up").await
+            }
+            (Ok(Step::Run(plan)), Some(source)) => self.start(&gathered, source, &plan).await,
+            (Err(refusal), _) => self.refuse(&gathered, refusal).await,
+            (Ok(_), None) => Ok(Action::await_change()),
+        }
+    }
+
+    /// What speaks against beginning now.
+    async fn hold_back(&mut self) -> Result<Option<Action>, OperatorError> {
+        let first = self.who.attempt == 1;
+        if first && self.starting_deadline().is_some_and(|end| end <= self.at.now) {
+            self.fail(reasons::STARTING_DEADLINE_EXCEEDED, "no runner ran within spec.startingDeadlineSeconds");
+            return self.write(None).await.map(Some);
+        }
+        if self.backup.spec.suspend && !self.is_launched() {
+            self.pending(reasons::SUSPENDED, "held back by spec.suspend: set it to false to go on");
+            let again = self.starting_deadline().filter(|_| first).map(|end| until(end, self.at.now));
+            return self.write(again).await.map(Some);
+        }
+        match self.status.next_attempt_time.as_ref().map(|time| time.0) {
+            Some(next) if next > self.at.now => Ok(Some(Action::requeue(until(next, self.at.now)))),
+            _ => Ok(None),
+        }
+    }
+
+    async fn refuse(&mut self, gathered: &Gathered, refusal: Refusal) -> Result<Action, OperatorError> {
+        // What helpers found out may be what is in the way: next time they are asked anew.
+        self.forget_helpers(gathered).await?;
+        if refusal.for_good {
+            self.fail(&refusal.reason, &refusal.message);
+            return self.write(None).await;
+        }
+        self.pending(&refusal.reason, &refusal.message);
+        self.write(Some(LOOK_AGAIN)).await
+    }
+
+    /// Runs a helper's pod, or waits for it.
+    async fn help(&mut self, gathered: &Gathered, kind: &str, pod: &Pod, what: &str) -> Result<Action, OperatorError> {
+        let client = &self.context.client;
+        let Some(there) = gathered.runners.get(&pod.name_any()) else {
+            apply::authority(client, &self.who.namespace, build::authority(&self.who, None)).await?;
+            if let Err(error) = apply::create(client, &self.who.namespace, pod).await {
+                return self.pod_refused(error).await;
+            }
+            self.pending(reasons::PENDING, what);
+            return self.write(Some(LOOK_AGAIN)).await;
+        };
+        match read_runner_pod(there) {
+            PodState::Waiting { reason, message } => {
+                self.pending(if reason == reasons::STARTING { reasons::PENDING } else { reason }, &message);
+                self.write(Some(LOOK_AGAIN)).await
+            }
+            PodState::Running => self.write(Some(LOOK_AGAIN)).await,
+            PodState::Exited { code } => {
+                let message = format!("the pod {} ended with exit code {code} and left no report", there.name_any());
+                tracing::warn!(kind, code, "a helper left no report");
+                self.refuse(gathered, helper_failed(reasons::RUNNER_DIED, message)).await
+            }
+            PodState::Killed { reason, message } => self.refuse(gathered, helper_failed(reason, message)).await,
+        }
+    }
+
+    async fn pod_refused(&mut self, error: OperatorError) -> Result<Action, OperatorError> {
+        let Some(said) = error.refusal().map(str::to_owned) else { return Err(error) };
+        self.pending(reasons::POD_REFUSED, &format!("Kubernetes refused the runner's pod: {said}"));
+        self.write(Some(LOOK_AGAIN)).await
+    }
+
+    async fn forget_helpers(&self, gathered: &Gathered) -> Result<(), OperatorError> {
+        for kind in [work::SURVEY, work::LOOK] {
+            let key = report_key(kind, self.who.attempt);
+            if let Some(pod) = gathered.runners.get(&pod_name(&self.who.run, kind, self.who.attempt)) {
+                apply::delete_pod(&self.context.client, pod).await?;
+            }
+            if gathered.reports.contains_key(&key) {
+                let maps: Api<ConfigMap> = Api::namespaced(self.context.client.clone(), &self.who.namespace);
+                let patch = Patch::Merge(json!({"data": {&key: null}}));
+                let cleared = maps.patch(&self.who.run, &PatchParams::default(), &patch).await;
+                cleared.during(|| format!("clear the report {}/{}", self.who.namespace, self.who.run))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Begins the try. Each line may be the last one before a crash.
+    async fn start(
+        &mut self,
+        gathered: &Gathered,
+        source: &BackupSource,
+        plan: &BackupPlan,
+    ) -> Result<Action, OperatorError> {
+        let client = &self.context.client;
+        if apply::finalizer(client, self.backup, true).await? {
+            // Comes again with the new version of the object.
+            return Ok(Action::await_change());
+        }
+        if self.who.attempt > 1
+            && !self.is_launched()
+            && let Some(action) = self.look_at_former_try(gathered).await?
+        {
+            return Ok(action);
+        }
+        let first = || backup_id(&self.backup.metadata, 0).map(|id| id.to_string());
+        let Some(backup_id) = self.status.backup_id.clone().or_else(first) else {
+            self.fail(reasons::INVALID_SPEC, "the object's name makes no backup id");
+            return self.write(None).await;
+        };
+        apply::authority(client, &self.who.namespace, build::authority(&self.who, plan.account.as_deref())).await?;
+        let pod = build::backup_pod(&self.who, &self.backup.spec, source, plan, &backup_id, self.schedule());
+        if !self.is_launched() {
+            let runner =
+                RunnerStatus { pod_name: pod.name_any(), attempt: self.who.attempt, ..RunnerStatus::default() };
+            let chosen =
+                SourceStatus { pod_name: Some(plan.pod.name.clone()), role: plan.role, ..SourceStatus::default() };
+            self.status.storage_name = self.backup.spec.storage_name().map(str::to_owned);
+            self.status.destination = Some(plan.store.url.clone());
+            if let Err(error) = self.status.set_started(runner, &backup_id, chosen, self.at) {
+                tracing::error!(%error, "a backup that has ended was looked at");
+            }
+            self.write(None).await?;
+        }
+        self.forget_former(gathered, &pod.name_any()).await?;
+        match apply::create(client, &self.who.namespace, &pod).await {
+            Ok(()) => {
+                tracing::info!(attempt = self.who.attempt, pod = pod.name_any(), backup_id, "a runner was made");
+                Ok(Action::requeue(LOOK_AGAIN))
+            }
+            Err(error) => {
+                // The status was just written: the refusal is told at the next look, with its new version.
+                if error.refusal().is_none() || self.backup.status.as_ref() != Some(&self.status) {
+                    return Err(error);
+                }
+                self.pod_refused(error).await
+            }
+        }
+    }
+
+    /// Before another try: what the former one left in the storage decides.
+    async fn look_at_former_try(&mut self, gathered: &Gathered) -> Result<Option<Action>, OperatorError> {
+        match self.state_in_storage(gathered).await {
+            Ok(Some(BackupState::Complete { .. })) => self.confirm(gathered).await.map(Some),
+            Ok(Some(BackupState::Running)) => {
+                self.pending(
+                    reasons::RETRYING,
+                    "the former try still holds its lease in the storage; it runs out soon",
+                );
+                self.write(Some(LOOK_AGAIN / 3)).await.map(Some)
+            }
+            Ok(Some(BackupState::Deleted { .. } | BackupState::Damaged { .. })) => {
+                // That id is taken for good.
+                let taken = self.status.backup_id.clone().unwrap_or_default();
+                let ids: Vec<String> =
+                    (0..TURNS).filter_map(|turn| Some(backup_id(&self.backup.metadata, turn)?.to_string())).collect();
+                let next = ids.iter().position(|id| *id == taken).map_or(0, |at| at + 1);
+                self.status.backup_id = ids.get(next).cloned();
+                Ok(None)
+            }
+            Ok(Some(BackupState::Stale) | None) => Ok(None),
+            Err(why) => {
+                self.pending(reasons::STORAGE_NOT_READY, &why);
+                self.write(Some(LOOK_AGAIN)).await.map(Some)
+            }
+        }
+    }
+
+    /// Pods of former tries and helpers are of no use any more.
+    async fn forget_former(&self, gathered: &Gathered, keep: &str) -> Result<(), OperatorError> {
+        for (name, pod) in &gathered.runners {
+            if name != keep {
+                apply::delete_pod(&self.context.client, pod).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn helper_failed(reason: &str, message: String) -> Refusal {
+    Refusal { reason: reason.to_owned(), message, for_good: false }
+}

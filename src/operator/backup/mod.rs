@@ -1,0 +1,194 @@
+//! The controller of `MySQLBackup`: the driver. Which step comes when is here; the steps are beside it.
+//!
+//! ```text
+//!   deleted?  ─► cleanup: runners stopped, remains removed, finalizer off
+//!   ended?    ─► only the finalizer follows the deletion policy
+//!   existing? ─► the storage is read, nothing runs
+//!   launched? ─► observe ─► running · confirm in the storage · retry · fail
+//!   else      ─► validate ─► survey, look, or launch the runner
+//! ```
+//!
+//! A try is launched in an order that a crash at any point leaves harmless: finalizer, authority, status (with id and
+//! number of the try), pod. All tries of an object have one backup id, and the storage lets one of them commit.
+
+pub(crate) mod apply;
+mod build;
+mod cleanup;
+mod confirm;
+mod gather;
+mod launch;
+mod observe;
+mod status;
+mod validate;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use kube::runtime::controller::{Action, Config, Controller};
+use kube::runtime::reflector::ObjectRef;
+use kube::runtime::watcher;
+use kube::{Resource, ResourceExt};
+use tokio_util::sync::CancellationToken;
+
+use crate::api::{BackupStorage, Moment, MySQLBackup, MySQLBackupStatus};
+use crate::util::clock;
+
+use super::Context;
+use super::error::OperatorError;
+use super::names::{MANAGED_BY, OWNER_KIND, SCHEDULE, run_name};
+use build::{Identity, KIND};
+
+/// Backups that are looked at side by side.
+const CONCURRENCY: u16 = 8;
+/// How soon something is looked at again that no watch tells of: a Secret, a pod of the source.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
+/// How soon after an error.
+const AFTER_ERROR: Duration = Duration::from_secs(5);
+/// How soon after somebody else was faster.
+const AFTER_CONFLICT: Duration = Duration::from_millis(500);
+
+/// Runs until told to stop.
+pub(crate) async fn run(context: Arc<Context>, stop: CancellationToken) {
+    let own = watcher::Config::default().labels(&format!("{}={},{OWNER_KIND}={KIND}", MANAGED_BY.0, MANAGED_BY.1));
+    let controller = Controller::new(context.api::<MySQLBackup>(), watcher::Config::default());
+    let known = controller.store();
+    controller
+        .owns(context.api::<Pod>(), own.clone())
+        .owns(context.api::<ConfigMap>(), own)
+        .watches(context.api::<BackupStorage>(), watcher::Config::default(), move |storage| {
+            let waits = |backup: &Arc<MySQLBackup>| {
+                let ended = backup.status.as_ref().is_some_and(MySQLBackupStatus::has_ended);
+                !ended
+                    && backup.namespace() == storage.namespace()
+                    && backup.spec.storage_name() == storage.metadata.name.as_deref()
+            };
+            known
+                .state()
+                .iter()
+                .filter(|backup| waits(backup))
+                .map(|backup| ObjectRef::from_obj(&**backup))
+                .collect::<Vec<_>>()
+        })
+        .with_config(Config::default().concurrency(CONCURRENCY))
+        .graceful_shutdown_on(stop.cancelled_owned())
+        .run(reconcile, after_error, context)
+        .for_each(async |done| {
+            if let Err(error) = done {
+                tracing::debug!(%error, "a reconciliation did not end well");
+            }
+        })
+        .await;
+}
+
+#[tracing::instrument(name = "backup", skip_all, fields(object = %key(&backup)))]
+async fn reconcile(backup: Arc<MySQLBackup>, context: Arc<Context>) -> Result<Action, OperatorError> {
+    let Some(mut this) = Reconciliation::new(&context, &backup, clock::now()) else {
+        return Ok(Action::await_change());
+    };
+    this.drive().await
+}
+
+fn after_error(backup: Arc<MySQLBackup>, error: &OperatorError, _: Arc<Context>) -> Action {
+    if error.is_conflict() {
+        return Action::requeue(AFTER_CONFLICT);
+    }
+    tracing::warn!(object = %key(&backup), %error, "will be tried again");
+    Action::requeue(AFTER_ERROR)
+}
+
+fn key(backup: &MySQLBackup) -> String {
+    format!("{}/{}", backup.namespace().unwrap_or_default(), backup.name_any())
+}
+
+/// One look at one backup.
+struct Reconciliation<'a> {
+    context: &'a Context,
+    backup: &'a MySQLBackup,
+    /// The status as it will be written.
+    status: MySQLBackupStatus,
+    who: Identity,
+    at: Moment,
+}
+
+impl<'a> Reconciliation<'a> {
+    /// `None` for an object that the API server has not finished: it comes again.
+    fn new(context: &'a Context, backup: &'a MySQLBackup, now: Timestamp) -> Option<Self> {
+        let uid = backup.uid()?;
+        let status = backup.status.clone().unwrap_or_default();
+        let who = Identity {
+            namespace: backup.namespace()?,
+            run: run_name(&backup.name_any(), &uid),
+            attempt: status.failed_attempts.unwrap_or(0).saturating_add(1),
+            owner: backup.controller_owner_ref(&())?,
+            image: context.options.image.clone(),
+            log: context.options.runner_log.clone(),
+            uid,
+        };
+        let at = Moment { generation: backup.metadata.generation.unwrap_or(0), now };
+        Some(Self { context, backup, status, who, at })
+    }
+
+    async fn drive(&mut self) -> Result<Action, OperatorError> {
+        if self.backup.metadata.deletion_timestamp.is_some() {
+            return self.clean_up().await;
+        }
+        if self.status.has_ended() {
+            return self.settle().await;
+        }
+        if self.backup.spec.existing.is_some() {
+            return self.import().await;
+        }
+        let gathered =
+            gather::gather_runners(&self.context.client, &self.who.namespace, &self.who.uid, &self.who.run).await?;
+        if self.is_launched()
+            && let Some(action) = self.observe(&gathered).await?
+        {
+            return Ok(action);
+        }
+        self.launch(gathered).await
+    }
+
+    /// A runner of this try was made, or is about to be.
+    fn is_launched(&self) -> bool {
+        self.status.runner.as_ref().is_some_and(|runner| runner.attempt == self.who.attempt)
+    }
+
+    /// After the end only the finalizer is left to do: whoever asked for the data to go with the object, gets it.
+    async fn settle(&mut self) -> Result<Action, OperatorError> {
+        let wanted = self.status.has_succeeded()
+            && self.backup.spec.deletion_policy == crate::api::backup::DeletionPolicy::Delete;
+        apply::finalizer(&self.context.client, self.backup, wanted).await?;
+        Ok(Action::await_change())
+    }
+
+    /// Writes the status and comes back after a while, or when something changes.
+    async fn write(&self, again: Option<Duration>) -> Result<Action, OperatorError> {
+        apply::status(self.context, self.backup, &self.status).await?;
+        Ok(again.map_or_else(Action::await_change, Action::requeue))
+    }
+
+    fn pending(&mut self, reason: &str, message: &str) {
+        // Whoever calls has seen that the backup has not ended.
+        if let Err(error) = self.status.set_pending(reason, message, self.at) {
+            tracing::error!(%error, reason, "a backup that has ended was looked at");
+        }
+    }
+
+    fn fail(&mut self, reason: &str, message: &str) {
+        if let Err(error) = self.status.set_failed(reason, message, self.at) {
+            tracing::error!(%error, reason, "a backup that has ended was looked at");
+        }
+    }
+
+    fn schedule(&self) -> Option<&str> {
+        self.backup.labels().get(SCHEDULE).map(String::as_str)
+    }
+}
+
+/// The time from now until a moment; nothing if it has passed.
+fn until(moment: Timestamp, now: Timestamp) -> Duration {
+    Duration::try_from(moment.duration_since(now)).unwrap_or_default()
+}

@@ -1,0 +1,125 @@
+//! A try that was launched: what its pod and its report mean, and what follows.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+use kube::runtime::controller::Action;
+
+use crate::api::conditions::reasons;
+use crate::operator::error::OperatorError;
+use crate::operator::names::{pod_name, report_key};
+use crate::operator::pods::{PodState, read_runner_pod};
+
+use super::status::{Failure, Seen, deadline, judge, next_try};
+use super::validate::{Gathered, work};
+use super::{LOOK_AGAIN, Reconciliation, apply, until};
+
+impl Reconciliation<'_> {
+    /// `None`: the pod was never made, and is still to be.
+    pub(super) async fn observe(&mut self, gathered: &Gathered) -> Result<Option<Action>, OperatorError> {
+        let name = pod_name(&self.who.run, work::BACKUP, self.who.attempt);
+        let known = self.status.runner.as_ref().and_then(|runner| runner.pod_uid.clone());
+        let pod = gathered.runners.get(&name);
+        let state = match (pod, &known) {
+            (None, None) => return Ok(None),
+            (Some(pod), Some(uid)) if pod.uid().as_ref() != Some(uid) => lost("was replaced by another one"),
+            (None, Some(_)) => lost("is gone"),
+            (Some(pod), _) => read_runner_pod(pod),
+        };
+        if let (Some(pod), Some(runner)) = (pod, &mut self.status.runner) {
+            runner.pod_uid = pod.uid();
+            runner.node_name = pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
+        }
+        if let Some(action) = self.end_by_deadline(pod).await? {
+            return Ok(Some(action));
+        }
+        let report = gathered.reports.get(&report_key(work::BACKUP, self.who.attempt));
+        let action = match judge(&state, report) {
+            Seen::Waiting { reason, message } => {
+                self.pending(reason, &message);
+                self.write(Some(self.next_look(LOOK_AGAIN))).await?
+            }
+            Seen::Working(progress) => {
+                if let Err(error) = self.status.set_running(progress, self.at) {
+                    tracing::error!(%error, "a backup that has ended was looked at");
+                }
+                self.write(Some(self.next_look(LOOK_AGAIN * 10))).await?
+            }
+            Seen::Done => self.confirm(gathered).await?,
+            Seen::Failed(failure) => self.fail_or_retry(gathered, failure).await?,
+        };
+        Ok(Some(action))
+    }
+
+    /// Ends a try that takes too long, or has not begun in time.
+    async fn end_by_deadline(&mut self, pod: Option<&Pod>) -> Result<Option<Action>, OperatorError> {
+        let spec = &self.backup.spec;
+        let started = self.status.start_time.as_ref().map(|time| time.0);
+        let too_long = deadline(started, spec.active_deadline_seconds).is_some_and(|end| end <= self.at.now);
+        let late = !self.has_run() && self.starting_deadline().is_some_and(|end| end <= self.at.now);
+        let (reason, message) = match (too_long, late) {
+            (true, _) => (reasons::ACTIVE_DEADLINE_EXCEEDED, "the backup took longer than spec.activeDeadlineSeconds"),
+            (_, true) => (reasons::STARTING_DEADLINE_EXCEEDED, "no runner ran within spec.startingDeadlineSeconds"),
+            _ => return Ok(None),
+        };
+        // First the runner: what is failed must not be written on.
+        if let Some(pod) = pod {
+            apply::delete_pod(&self.context.client, pod).await?;
+        }
+        self.fail(reason, message);
+        self.write(None).await.map(Some)
+    }
+
+    /// A runner of any try was seen at work.
+    fn has_run(&self) -> bool {
+        self.status.failed_attempts.unwrap_or(0) > 0
+            || [reasons::RUNNING, reasons::CONFIRMING].contains(&self.status.reason())
+    }
+
+    /// When it is too late to begin.
+    pub(super) fn starting_deadline(&self) -> Option<jiff::Timestamp> {
+        let created = self.backup.metadata.creation_timestamp.as_ref().map(|time| time.0);
+        deadline(created, self.backup.spec.starting_deadline_seconds)
+    }
+
+    /// Not later than the next deadline.
+    fn next_look(&self, usual: Duration) -> Duration {
+        let started = self.status.start_time.as_ref().map(|time| time.0);
+        let active = deadline(started, self.backup.spec.active_deadline_seconds);
+        let starting = self.starting_deadline().filter(|_| !self.has_run());
+        let soonest = active.into_iter().chain(starting).map(|end| until(end, self.at.now)).min();
+        soonest.map_or(usual, |soonest| usual.min(soonest + Duration::from_millis(100)))
+    }
+
+    /// A try failed, unless the storage says otherwise: a runner may die between commit and report.
+    pub(super) async fn fail_or_retry(
+        &mut self,
+        gathered: &Gathered,
+        failure: Failure,
+    ) -> Result<Action, OperatorError> {
+        if self.take_from_storage(gathered).await? {
+            return self.finish(gathered).await;
+        }
+        let failed = self.who.attempt;
+        match next_try(&failure, failed, self.backup.spec.backoff_limit, self.at.now) {
+            Some(next) => {
+                if let Err(error) = self.status.set_retrying(&failure.reason, &failure.message, next, self.at) {
+                    tracing::error!(%error, "a backup that has ended was looked at");
+                }
+                tracing::warn!(attempt = failed, reason = failure.reason, "a try failed: {}", failure.message);
+                self.write(Some(until(next, self.at.now))).await
+            }
+            None => {
+                self.status.failed_attempts = Some(failed);
+                self.fail(&failure.reason, &failure.message);
+                tracing::warn!(attempt = failed, reason = failure.reason, "the backup failed: {}", failure.message);
+                self.write(None).await
+            }
+        }
+    }
+}
+
+fn lost(how: &str) -> PodState {
+    PodState::Killed { reason: reasons::RUNNER_LOST, message: format!("the runner's pod {how}") }
+}

@@ -1,0 +1,153 @@
+//! The controller of `BackupStorage`: looks whether backups can go there, and shows those that are there already.
+//!
+//! ```text
+//!   changed, or its period is over ─► plan ─► probe (write, replace refused, read back, delete) ─► Ready
+//!                                              └─ list ─► count, and objects for those that have none (importExisting)
+//! ```
+
+mod import;
+mod probe;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use kube::api::{Api, ListParams, Patch, PatchParams};
+use kube::runtime::controller::{Action, Config, Controller};
+use kube::runtime::watcher;
+use kube::{Resource, ResourceExt};
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::conditions::{reasons, status, types};
+use crate::api::{BackupStorage, BackupStorageStatus, Moment, MySQLBackup, conditions};
+use crate::store::Repository;
+use crate::util::clock;
+
+use super::Context;
+use super::backup::apply::create;
+use super::error::{During, OperatorError};
+use super::names::MANAGER;
+use super::secrets::read_secrets;
+use super::storage::{StoreRefusal, plan_store};
+use import::plan_imports;
+pub(crate) use probe::explain;
+use probe::{Probed, look};
+
+/// Storages that are looked at side by side.
+const CONCURRENCY: u16 = 4;
+/// How soon one that is not ready is looked at again: a Secret may come, a server may start.
+const NOT_READY: Duration = Duration::from_secs(20);
+const AFTER_ERROR: Duration = Duration::from_secs(5);
+
+/// Runs until told to stop.
+pub(crate) async fn run(context: Arc<Context>, stop: CancellationToken) {
+    Controller::new(context.api::<BackupStorage>(), watcher::Config::default())
+        .with_config(Config::default().concurrency(CONCURRENCY))
+        .graceful_shutdown_on(stop.cancelled_owned())
+        .run(reconcile, after_error, context)
+        .for_each(async |done| {
+            if let Err(error) = done {
+                tracing::debug!(%error, "a reconciliation did not end well");
+            }
+        })
+        .await;
+}
+
+fn key(storage: &BackupStorage) -> String {
+    format!("{}/{}", storage.namespace().unwrap_or_default(), storage.name_any())
+}
+
+fn after_error(storage: Arc<BackupStorage>, error: &OperatorError, _: Arc<Context>) -> Action {
+    if !error.is_conflict() {
+        tracing::warn!(object = %key(&storage), %error, "will be tried again");
+    }
+    Action::requeue(AFTER_ERROR)
+}
+
+#[tracing::instrument(name = "storage", skip_all, fields(object = %key(&storage)))]
+async fn reconcile(storage: Arc<BackupStorage>, context: Arc<Context>) -> Result<Action, OperatorError> {
+    if storage.metadata.deletion_timestamp.is_some() {
+        return Ok(Action::await_change());
+    }
+    let now = clock::now();
+    if let Some(left) = probe::until_due(&storage, now) {
+        return Ok(Action::requeue(left));
+    }
+    let at = Moment { generation: storage.metadata.generation.unwrap_or(0), now };
+    let mut new = storage.status.clone().unwrap_or_default();
+    let probed = match open(&context, &storage).await? {
+        Ok(repository) => {
+            new.destination = Some(repository.url().to_string());
+            look(&repository, storage.spec.access_mode).await
+        }
+        Err(refusal) => Probed::refused(&refusal),
+    };
+    match probed {
+        Probed::Good { capabilities, backups } => {
+            new.set_ready(capabilities, "written, read back and deleted as backups need it", at);
+            new.backup_count = Some(i64::try_from(backups.len()).unwrap_or(i64::MAX));
+            new.stored_bytes = Some(backups.iter().map(|backup| backup.stored_bytes).sum());
+            if storage.spec.import_existing {
+                import(&context, &storage, &backups).await?;
+            }
+        }
+        Probed::Bad { reason, message } => new.set_not_ready(&reason, &message, at),
+    }
+    write(&context, &storage, &new).await?;
+    let ready = conditions::is(&new.conditions, types::READY, status::TRUE);
+    Ok(Action::requeue(if ready { probe::period(&storage) } else { NOT_READY }))
+}
+
+async fn open(context: &Context, storage: &BackupStorage) -> Result<Result<Repository, StoreRefusal>, OperatorError> {
+    let plan = match plan_store(&storage.spec) {
+        Ok(plan) if plan.by_identity => {
+            return Ok(Err(StoreRefusal::NotYet("credentials by workload identity; give the storage a key")));
+        }
+        Ok(plan) => plan,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    let names: BTreeSet<String> = plan.secrets().map(|key| key.name.clone()).collect();
+    let mut secrets = BTreeMap::new();
+    let namespace = storage.namespace().unwrap_or_default();
+    read_secrets(&context.client, &namespace, &names, &mut secrets).await?;
+    let (url, settings) = match plan.connection(&secrets) {
+        Ok(connection) => connection,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    let opened = Repository::open_with(&url, settings, false).await;
+    Ok(opened.map_err(|error| StoreRefusal::BadUrl(probe::explain(&error))))
+}
+
+/// Makes an object for every complete backup that no object of the namespace shows.
+async fn import(context: &Context, storage: &BackupStorage, backups: &[probe::Listed]) -> Result<(), OperatorError> {
+    let namespace = storage.namespace().unwrap_or_default();
+    let api: Api<MySQLBackup> = Api::namespaced(context.client.clone(), &namespace);
+    let shown = api.list(&ListParams::default()).await.during(|| format!("list backups of {namespace}"))?;
+    for backup in plan_imports(&namespace, &storage.name_any(), backups, &shown.items) {
+        create(&context.client, &namespace, &backup).await?;
+        tracing::info!(name = backup.name_any(), "a backup of the storage is shown as an object");
+    }
+    Ok(())
+}
+
+async fn write(context: &Context, storage: &BackupStorage, new: &BackupStorageStatus) -> Result<(), OperatorError> {
+    let (namespace, name) = (storage.namespace().unwrap_or_default(), storage.name_any());
+    let api: Api<BackupStorage> = Api::namespaced(context.client.clone(), &namespace);
+    let patch = json!({
+        "apiVersion": BackupStorage::api_version(&()),
+        "kind": BackupStorage::kind(&()),
+        "metadata": {"name": name, "resourceVersion": storage.resource_version()},
+        "status": new,
+    });
+    let params = PatchParams::apply(MANAGER).force();
+    let written = api.patch_status(&name, &params, &Patch::Apply(&patch)).await;
+    written.during(|| format!("write the status of {namespace}/{name}"))?;
+    let before = storage.status.as_ref().and_then(|old| conditions::find(&old.conditions, types::READY));
+    let after = conditions::find(&new.conditions, types::READY);
+    if before.map(|said| (&said.status, &said.reason)) != after.map(|said| (&said.status, &said.reason)) {
+        tracing::info!(reason = after.map_or(reasons::PENDING, |said| said.reason.as_str()), "the storage was probed");
+    }
+    Ok(())
+}
