@@ -36,7 +36,7 @@ pub use keys::{redo_master_key, space_master_keys};
 pub use plan::{
     CopyPlan, FileKind, PlannedFile, PlannedSpace, RegisteredFile, SourceLayout, SpacePiece, SystemFile, plan_copy,
 };
-pub use spool::{Spool, SpooledFile, spool_files};
+pub use spool::{Spool, SpooledFile, check_room, spool_files};
 pub use throttle::Throttle;
 pub use window::{SinkError, WINDOW_BYTES, Window, WindowSink};
 

@@ -136,6 +136,21 @@ impl Drop for Spooled {
 const MIN_ROOM: u64 = 64 << 20;
 const CHUNK: usize = 1 << 20;
 
+/// Fails where `files`, as large as they are now, do not fit into the spool. To be asked before a lock stops everybody:
+/// else that is found out half-way.
+pub fn check_room(files: &[PlannedFile], spool: &Spool) -> Result<(), CaptureError> {
+    let mut needed = spool.used();
+    for file in files {
+        let metadata = fs::metadata(&file.path).map_err(CaptureError::io("look at", &file.path))?;
+        needed = needed.saturating_add(metadata.len());
+    }
+    if needed <= spool.limit {
+        Ok(())
+    } else {
+        Err(CaptureError::SpoolFull { path: spool.dir.clone(), limit: spool.limit })
+    }
+}
+
 /// Copies `files` into the spool as they are now. For files that only a lock keeps still.
 pub fn spool_files(
     files: &[PlannedFile],
@@ -185,9 +200,11 @@ mod tests {
         let file = PlannedFile { path, relative: Some(b"db/t.MYD".to_vec()), kind: FileKind::NonTransactional };
         let cancel = CancellationToken::new();
 
+        check_room(std::slice::from_ref(&file), &spool).unwrap();
         let copies = spool_files(std::slice::from_ref(&file), &spool, &cancel).unwrap();
         assert_eq!(spool.used(), 2 << 20);
         assert_eq!(fs::read(copies[0].copy.path()).unwrap(), vec![7; 2 << 20]);
+        assert!(matches!(check_room(std::slice::from_ref(&file), &spool), Err(CaptureError::SpoolFull { .. })));
         let full = spool_files(std::slice::from_ref(&file), &spool, &cancel).unwrap_err();
         assert!(matches!(full, CaptureError::SpoolFull { .. }));
         drop(copies);

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::capture::{CopyPlan, SpooledFile, spool_files};
+use crate::capture::{CopyPlan, SpooledFile, check_room, spool_files};
 use crate::mysql::{BackupLock, LogStatus};
 use crate::ops::blocking;
 use crate::ops::error::{Error, ErrorKind};
@@ -61,6 +61,8 @@ pub async fn take(
 ) -> Result<Cut, Error> {
     let locked = plan.has_non_transactional() && !selected.under_lock.is_empty();
     if locked {
+        let (files, spool) = (selected.under_lock.clone(), destination.spool());
+        blocking(move || Ok(check_room(&files, &spool)?)).await?;
         lock.global_read_lock(options.lock_timeout, stop).await?;
     }
     let spooled = {
