@@ -111,6 +111,15 @@ impl ArchiveError {
         }
     }
 
+    /// True when it says something of the backup. A store that does not answer, or an end that was asked for, does not.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Object(ObjectError::NotFound { .. }) => true,
+            Self::Object(_) | Self::Cancelled | Self::Machine { .. } | Self::Consumer(_) => false,
+            _ => true,
+        }
+    }
+
     pub(super) fn damaged(object: &str, what: impl Into<String>) -> Self {
         Self::Damaged { object: object.to_owned(), what: what.into() }
     }

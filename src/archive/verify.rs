@@ -56,9 +56,9 @@ impl TableCheck {
         }
     }
 
-    /// Takes an error as a problem, but for a cancellation.
+    /// Takes an error as a problem, if it says something of the backup.
     fn failed(&mut self, object: &str, error: ArchiveError) -> Result<(), ArchiveError> {
-        if matches!(error, ArchiveError::Cancelled) {
+        if !error.is_damage() {
             return Err(error);
         }
         let what = match &error {

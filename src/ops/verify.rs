@@ -130,47 +130,53 @@ fn verify_all(
                 findings.problem(&problem.object, problem.what);
             }
         }
-        Err(error) => note(&mut findings, error)?,
+        Err(error) => note(&mut findings, "index", error)?,
     }
     let spaces = contexts(&table, &mut findings);
     let next = AtomicUsize::new(0);
-    let sum = Mutex::new(findings);
+    let (sum, failure) = (Mutex::new(findings), Mutex::new(None));
+    let stop = cancel.child_token();
     std::thread::scope(|scope| {
         for _ in 0..parallel.get().min(packs.len().max(1)) {
             let _ = scope.spawn(|| {
                 let mut worker =
                     Worker { spaces: &spaces, scratch: PageScratch::default(), found: Findings::default() };
                 while let Some(pack) = packs.get(next.fetch_add(1, Ordering::Relaxed))
-                    && !cancel.is_cancelled()
+                    && !stop.is_cancelled()
                 {
-                    worker.verify_pack(reader, pack);
+                    if let Err(error) = worker.verify_pack(reader, pack) {
+                        let mut first = failure.lock().unwrap_or_else(PoisonError::into_inner);
+                        let _ = first.get_or_insert(error);
+                        stop.cancel();
+                    }
                     progress.advance(pack.bytes);
                 }
                 sum.lock().unwrap_or_else(PoisonError::into_inner).add(worker.found);
             });
         }
     });
+    if let Some(error) = failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        return Err(error);
+    }
     let mut findings = sum.into_inner().unwrap_or_else(PoisonError::into_inner);
-    verify_redo(reader, manifest, &mut findings, cancel);
+    verify_redo(reader, manifest, &mut findings, cancel)?;
     if cancel.is_cancelled() { Err(Error::cancelled()) } else { Ok(findings) }
 }
 
 /// A problem so deep that nothing else can be looked at.
 fn only(mut findings: Findings, error: ArchiveError) -> Result<Findings, Error> {
-    note(&mut findings, error)?;
+    note(&mut findings, "file table", error)?;
     Ok(findings)
 }
 
 /// Takes damage as a finding; passes on what says nothing of the backup, such as a store that does not answer.
-fn note(findings: &mut Findings, error: ArchiveError) -> Result<(), Error> {
-    match error.object() {
-        Some(object) => {
-            let object = object.to_owned();
-            findings.problem(&object, error.to_string());
-            Ok(())
-        }
-        None => Err(error.into()),
+fn note(findings: &mut Findings, object: &str, error: ArchiveError) -> Result<(), Error> {
+    if !error.is_damage() {
+        return Err(error.into());
     }
+    let object = error.object().unwrap_or(object).to_owned();
+    findings.problem(&object, error.to_string());
+    Ok(())
 }
 
 fn contexts(table: &FileTable, findings: &mut Findings) -> HashMap<SpaceId, TablespaceFlags> {
@@ -193,17 +199,14 @@ struct Worker<'a> {
 }
 
 impl Worker<'_> {
-    fn verify_pack(&mut self, reader: &ArchiveReader, pack: &PackRef) {
+    fn verify_pack(&mut self, reader: &ArchiveReader, pack: &PackRef) -> Result<(), Error> {
         let outcome = reader.read_pack(pack, &mut |frame| {
             self.verify_frame(&pack.name, &frame);
             Ok(())
         });
         self.found.objects += 1;
         self.found.bytes = self.found.bytes.saturating_add(pack.bytes);
-        if let Err(error) = outcome {
-            let object = error.object().unwrap_or(&pack.name).to_owned();
-            self.found.problem(&object, error.to_string());
-        }
+        outcome.or_else(|error| note(&mut self.found, &pack.name, error))
     }
 
     fn verify_frame(&mut self, object: &str, frame: &Frame) {
@@ -231,18 +234,23 @@ impl Worker<'_> {
 }
 
 /// Follows the chain of log blocks from the checkpoint's to the one that ends at the backup's LSN.
-fn verify_redo(reader: &ArchiveReader, manifest: &Manifest, findings: &mut Findings, cancel: &CancellationToken) {
+fn verify_redo(
+    reader: &ArchiveReader,
+    manifest: &Manifest,
+    findings: &mut Findings,
+    cancel: &CancellationToken,
+) -> Result<(), Error> {
     let mut at = manifest.lsn.checkpoint.block_start();
     let mut end = Lsn::ZERO;
     for segment in reader.redo_segments() {
         if cancel.is_cancelled() {
-            return;
+            return Err(Error::cancelled());
         }
         let name = format!("redo from LSN {}", segment.start);
         let blocks = match reader.read_redo(segment) {
             Ok(blocks) => blocks,
             Err(error) => {
-                findings.problem(&name, error.to_string());
+                note(findings, &name, error)?;
                 at = segment.end.block_start();
                 end = segment.end;
                 continue;
@@ -266,4 +274,5 @@ fn verify_redo(reader: &ArchiveReader, manifest: &Manifest, findings: &mut Findi
     if end != manifest.lsn.end {
         findings.problem("redo", format!("ends at LSN {end}, the backup ends at LSN {}", manifest.lsn.end));
     }
+    Ok(())
 }

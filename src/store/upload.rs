@@ -149,10 +149,7 @@ struct Open {
 
 enum Way {
     File(FileUpload),
-    Cloud {
-        store: Arc<dyn MultipartStore>,
-        upload: MultipartId,
-    },
+    Cloud { store: Arc<dyn MultipartStore>, upload: MultipartId },
 }
 
 impl Upload {
@@ -267,9 +264,7 @@ impl Upload {
         }
         let subject = self.client.subject("complete the upload of", &self.key);
         let done = match &mut open.way {
-            Way::File(file) => {
-                once(subject, &patience, file.complete()).await
-            }
+            Way::File(file) => once(subject, &patience, file.complete()).await,
             Way::Cloud { store, upload } => {
                 let parts: Option<Vec<PartId>> = open.done.iter().cloned().collect();
                 let parts = parts.ok_or_else(|| StoreError::from(subject.broken("a part of it is missing")))?;

@@ -145,7 +145,8 @@ mod tests {
     fn pieces_of_any_size_arrive_at_any_offset_in_any_order() {
         let dir = tempfile::tempdir().unwrap();
         let content = pattern(3 * WRITE_BYTES + 5000);
-        for (name, cuts) in [("aligned", [0, WRITE_BYTES, 2 * WRITE_BYTES + 4096]), ("odd", [0, 777, WRITE_BYTES + 1])] {
+        for (name, cuts) in [("aligned", [0, WRITE_BYTES, 2 * WRITE_BYTES + 4096]), ("odd", [0, 777, WRITE_BYTES + 1])]
+        {
             for direct in [true, false] {
                 let path = dir.path().join(format!("{name}-{direct}"));
                 let mut file = DirectFile::create_new(&path).unwrap();
