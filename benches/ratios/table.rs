@@ -3,6 +3,13 @@
 use std::fmt;
 use std::time::Duration;
 
+/// What a ratio should be.
+#[derive(Debug, Clone, Copy)]
+enum Target {
+    Most(f64),
+    Least(f64),
+}
+
 /// One comparison.
 #[derive(Debug)]
 pub struct Row {
@@ -11,7 +18,7 @@ pub struct Row {
     other: String,
     other_value: String,
     ratio: f64,
-    target: Option<f64>,
+    target: Option<Target>,
     bytes: Option<u64>,
     /// The times behind the values, to print rates.
     times: Option<(Duration, Duration)>,
@@ -26,21 +33,21 @@ impl Row {
             other: other.to_owned(),
             other_value: format!("{:.2} s", other_time.as_secs_f64()),
             ratio: own_time.as_secs_f64() / other_time.as_secs_f64(),
-            target,
+            target: target.map(Target::Most),
             bytes: None,
             times: Some((own_time, other_time)),
         }
     }
 
-    /// Two rates: the larger the ratio, the better.
-    pub fn rates(own: &str, own_rate: f64, other: &str, other_rate: f64) -> Self {
+    /// Two rates: the larger the ratio, the better. A target is the least that the ratio may be.
+    pub fn rates(own: &str, own_rate: f64, other: &str, other_rate: f64, target: f64) -> Self {
         Self {
             own: own.to_owned(),
             own_value: format!("{own_rate:.0}/s"),
             other: other.to_owned(),
             other_value: format!("{other_rate:.0}/s"),
             ratio: own_rate / other_rate,
-            target: None,
+            target: Some(Target::Least(target)),
             bytes: None,
             times: None,
         }
@@ -54,7 +61,7 @@ impl Row {
             other: "limit".to_owned(),
             other_value: format!("{most:.0} {unit}"),
             ratio: value / most,
-            target: Some(1.0),
+            target: Some(Target::Most(1.0)),
             bytes: None,
             times: None,
         }
@@ -76,11 +83,12 @@ impl Row {
     }
 
     fn verdict(&self) -> String {
-        match self.target {
-            Some(target) if self.ratio <= target => format!("at most {target}: reached"),
-            Some(target) => format!("at most {target}: **missed**"),
-            None => "none".to_owned(),
-        }
+        let (reached, text) = match self.target {
+            None => return "none".to_owned(),
+            Some(Target::Most(most)) => (self.ratio <= most, format!("at most {most}")),
+            Some(Target::Least(least)) => (self.ratio >= least, format!("at least {least}")),
+        };
+        format!("{text}: {}", if reached { "reached" } else { "**missed**" })
     }
 }
 
