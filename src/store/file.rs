@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use object_store::PutPayload;
 use tokio::task::JoinError;
 
-use crate::util::direct::DirectFile;
+use crate::util::direct::{AlignedBuffer, DirectFile, WRITE_BYTES};
 use crate::util::fs::{FsError, create_dir_all, durable_rename, parent};
 
 /// Mode of folders in a store, less what the user's mask takes away.
@@ -27,8 +27,14 @@ pub(super) struct FileUpload {
     path: PathBuf,
     beside: PathBuf,
     /// Gone once it is complete.
-    file: Arc<Mutex<Option<DirectFile>>>,
+    file: Arc<Mutex<Option<Open>>>,
     is_complete: bool,
+}
+
+/// The file and memory to write it.
+struct Open {
+    file: DirectFile,
+    buffer: AlignedBuffer,
 }
 
 impl FileUpload {
@@ -41,7 +47,8 @@ impl FileUpload {
                 let beside = beside(&path, number);
                 match DirectFile::create_new(&beside) {
                     Ok(file) => {
-                        let file = Arc::new(Mutex::new(Some(file)));
+                        let open = Open { file, buffer: AlignedBuffer::new(WRITE_BYTES) };
+                        let file = Arc::new(Mutex::new(Some(open)));
                         return Ok(Self { path, beside, file, is_complete: false });
                     }
                     Err(error) if error.kind() == io::ErrorKind::AlreadyExists && number < u32::MAX => number += 1,
@@ -61,7 +68,7 @@ impl FileUpload {
         let (file, beside) = (self.file.clone(), self.beside.clone());
         on_disk(move || {
             let written = match &mut *lock(&file) {
-                Some(file) => file.write_at(part.iter().map(AsRef::as_ref), offset),
+                Some(Open { file, buffer }) => file.write_at(buffer, part.iter().map(AsRef::as_ref), offset),
                 None => Err(io::ErrorKind::BrokenPipe.into()),
             };
             written.map_err(FsError::of("write", &beside))
@@ -73,7 +80,7 @@ impl FileUpload {
         let (file, path, beside) = (self.file.clone(), self.path.clone(), self.beside.clone());
         on_disk(move || {
             let synced = match lock(&file).take() {
-                Some(file) => file.sync(),
+                Some(Open { file, .. }) => file.sync(),
                 None => Err(io::ErrorKind::BrokenPipe.into()),
             };
             synced.map_err(FsError::of("sync", &beside))?;
@@ -94,7 +101,7 @@ impl Drop for FileUpload {
     }
 }
 
-fn lock(file: &Mutex<Option<DirectFile>>) -> MutexGuard<'_, Option<DirectFile>> {
+fn lock(file: &Mutex<Option<Open>>) -> MutexGuard<'_, Option<Open>> {
     file.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -4,7 +4,8 @@
 //! ```text
 //!   memory of uploads  <=  bytes_in_flight                       parts on their way, all writers together
 //!                        + writers x part_bytes                  the part that each is filling
-//!   defaults, 8 writers:   64 MiB + 8 x 8 MiB = 128 MiB          (the process's bound is 256 MiB)
+//!                        + writers x 2 MiB                       a file store's buffer for direct writes
+//!   defaults, 8 writers:   48 MiB + 8 x (8 + 2) MiB = 128 MiB    (the process's bound is 256 MiB)
 //! ```
 
 use std::collections::BTreeMap;
@@ -45,7 +46,7 @@ impl StoreSettings {
     /// Parts that one object may have on their way.
     pub const PARTS_IN_FLIGHT: usize = 4;
     /// Bytes that all uploads together may have on their way.
-    pub const BYTES_IN_FLIGHT: usize = 64 << 20;
+    pub const BYTES_IN_FLIGHT: usize = 48 << 20;
 
     /// The defaults, with this process's environment.
     pub fn from_env() -> Self {

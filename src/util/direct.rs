@@ -19,8 +19,8 @@ use rustix::fs::OFlags;
 /// Alignment of direct I/O: that of the strictest disks in use.
 pub const ALIGNMENT: usize = 4096;
 
-/// Bytes of one direct write: large enough for any disk to reach its full speed.
-const WRITE_BYTES: usize = 2 << 20;
+/// Bytes of a buffer for [`DirectFile::write_at`]: large enough for any disk to reach its full speed.
+pub const WRITE_BYTES: usize = 2 << 20;
 
 /// Opens a file for direct I/O; `None` where its file system does not offer that.
 pub fn open_direct(options: &OpenOptions, path: &Path) -> io::Result<Option<File>> {
@@ -64,60 +64,66 @@ impl AlignedBuffer {
     }
 }
 
-/// A new file that is written in large pieces, past the page cache where that can be.
+/// A file that is written in large pieces, past the page cache where that can be.
 #[derive(Debug)]
 pub struct DirectFile {
     direct: Option<File>,
     plain: File,
-    buffer: AlignedBuffer,
 }
 
 impl DirectFile {
     /// Creates the file. It must not exist yet.
     pub fn create_new(path: &Path) -> io::Result<Self> {
         let plain = OpenOptions::new().write(true).create_new(true).open(path)?;
-        let direct = open_direct(OpenOptions::new().write(true), path)?;
-        Ok(Self { direct, plain, buffer: AlignedBuffer::new(WRITE_BYTES) })
+        Ok(Self { direct: open_direct(OpenOptions::new().write(true), path)?, plain })
     }
 
-    /// Writes these pieces, one behind the other, from `offset` on.
-    pub fn write_at<'a>(&mut self, pieces: impl Iterator<Item = &'a [u8]>, offset: u64) -> io::Result<()> {
+    /// Opens a file that is there.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let options = OpenOptions::new().write(true).clone();
+        Ok(Self { direct: open_direct(&options, path)?, plain: options.open(path)? })
+    }
+
+    /// Writes these pieces, one behind the other, from `offset` on. `buffer` is memory to work with, of whole blocks.
+    pub fn write_at<'a>(
+        &mut self,
+        buffer: &mut AlignedBuffer,
+        pieces: impl Iterator<Item = &'a [u8]>,
+        offset: u64,
+    ) -> io::Result<()> {
         let (mut at, mut filled) = (offset, 0);
         for mut piece in pieces {
             while !piece.is_empty() {
-                let room = self.buffer.bytes_mut().get_mut(filled..).unwrap_or_default();
+                let room = buffer.bytes_mut().get_mut(filled..).unwrap_or_default();
+                if room.is_empty() {
+                    self.write_out(buffer.bytes(), at)?;
+                    at += u64::try_from(filled).unwrap_or(0);
+                    filled = 0;
+                    continue;
+                }
                 let (now, later) = piece.split_at(piece.len().min(room.len()));
                 room.get_mut(..now.len()).unwrap_or_default().copy_from_slice(now);
                 filled += now.len();
                 piece = later;
-                if filled == WRITE_BYTES {
-                    self.flush(filled, at)?;
-                    at += u64::try_from(filled).unwrap_or(0);
-                    filled = 0;
-                }
             }
         }
-        self.flush(filled, at)
+        self.write_out(buffer.bytes().get(..filled).unwrap_or_default(), at)
     }
 
-    /// Writes what the buffer holds.
-    fn flush(&mut self, filled: usize, at: u64) -> io::Result<()> {
-        let bytes = self.buffer.bytes().get(..filled).unwrap_or_default();
+    /// Writes aligned bytes: whole blocks directly, if they begin at a block's boundary.
+    fn write_out(&mut self, bytes: &[u8], at: u64) -> io::Result<()> {
         let is_aligned = at.is_multiple_of(u64::try_from(ALIGNMENT).unwrap_or(1));
-        let blocks = if is_aligned { filled - filled % ALIGNMENT } else { 0 };
-        let (whole, mut rest) = bytes.split_at(blocks);
-        let mut rest_at = at + u64::try_from(blocks).unwrap_or(0);
-        match self.direct.as_ref().filter(|_| !whole.is_empty()).map(|file| file.write_all_at(whole, at)) {
-            Some(Ok(())) => {}
-            Some(Err(error)) if !is_unsupported(&error) => return Err(error),
-            refused => {
-                if refused.is_some() {
-                    self.direct = None;
-                }
-                (rest, rest_at) = (bytes, at);
+        let blocks = if is_aligned { bytes.len() - bytes.len() % ALIGNMENT } else { 0 };
+        let (whole, rest) = bytes.split_at(blocks);
+        if let Some(direct) = self.direct.as_ref().filter(|_| !whole.is_empty()) {
+            match direct.write_all_at(whole, at) {
+                Ok(()) if rest.is_empty() => return Ok(()),
+                Ok(()) => return self.plain.write_all_at(rest, at + u64::try_from(blocks).unwrap_or(0)),
+                Err(error) if is_unsupported(&error) => self.direct = None,
+                Err(error) => return Err(error),
             }
         }
-        if rest.is_empty() { Ok(()) } else { self.plain.write_all_at(rest, rest_at) }
+        self.plain.write_all_at(bytes, at)
     }
 
     /// Makes all that was written durable.
@@ -150,12 +156,14 @@ mod tests {
             for direct in [true, false] {
                 let path = dir.path().join(format!("{name}-{direct}"));
                 let mut file = DirectFile::create_new(&path).unwrap();
+                let mut buffer = AlignedBuffer::new(WRITE_BYTES);
                 if !direct {
                     file.direct = None;
                 }
                 for (index, from) in cuts.into_iter().enumerate().rev() {
                     let to = cuts.get(index + 1).copied().unwrap_or(content.len());
-                    file.write_at(content[from..to].chunks(100_001), u64::try_from(from).unwrap()).unwrap();
+                    let pieces = content[from..to].chunks(100_001);
+                    file.write_at(&mut buffer, pieces, u64::try_from(from).unwrap()).unwrap();
                 }
                 file.sync().unwrap();
                 assert!(std::fs::read(&path).unwrap() == content, "{name}, direct: {direct}");
@@ -164,10 +172,13 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_never_replaced() {
+    fn a_new_file_replaces_none_and_an_old_one_keeps_the_rest() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("f");
         std::fs::write(&path, b"first").unwrap();
         assert_eq!(DirectFile::create_new(&path).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        let mut buffer = AlignedBuffer::new(ALIGNMENT);
+        DirectFile::open(&path).unwrap().write_at(&mut buffer, [&b"FI"[..]].into_iter(), 0).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"FIrst");
     }
 }

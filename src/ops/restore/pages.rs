@@ -1,18 +1,22 @@
 //! Pages and files from packs to their places, in parallel.
 //!
 //! ```text
-//!   packs ─► next free thread: fetch ► decrypt ► decompress ► check ► pwrite, each page once
+//!   packs ─► next free worker: decrypt ► decompress ► check ► pwrite, each page once
+//!               └─ its fetcher: the next range of up to 8 MiB meanwhile
 //! ```
-//! Files have their full size already; what is zero is not written, so holes stay holes. A page that the server had
+//! Long runs are written past the page cache, so that they reach the disk while others are decompressed and not all at
+//! the sync. Files have their full size already; what is zero is not written, so holes stay holes. A page that the server had
 //! compressed is written without its empty end, so that it takes no more space than it did. Each tablespace's pages
 //! are counted: a set that lacks one is no database.
 
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
+use std::io;
 use std::num::NonZeroUsize;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::sync_channel;
 use std::sync::{Mutex, PoisonError};
 
 use tokio_util::sync::CancellationToken;
@@ -20,18 +24,21 @@ use tokio_util::sync::CancellationToken;
 use crate::archive::PackRef;
 use crate::archive::filetable::FileTable;
 use crate::archive::frame::Frame;
-use crate::archive::{ArchiveError, ArchiveReader, StreamId};
+use crate::archive::{ArchiveError, ArchiveReader, FrameDecoder, StreamId};
 use crate::innodb::ids::{PageNo, SpaceId};
 use crate::innodb::page::{PageContext, PageScratch, UnverifiedPage, all_zero, is_legacy_doublewrite};
 use crate::innodb::space::TablespaceFlags;
 use crate::ops::context::Context;
 use crate::ops::error::{Error, ErrorKind};
+use crate::util::direct::{AlignedBuffer, DirectFile, WRITE_BYTES};
 
 use super::placement::Layout;
 use super::target::{Target, io_error};
 
 /// Smallest run of zeros at a page's end that is left as a hole: a file system's block.
 const HOLE: usize = 4096;
+/// A run of so many bytes is written directly. Shorter ones wait in the page cache for their neighbours.
+const LONG_RUN: usize = 1 << 20;
 /// Files that a thread keeps open.
 const OPEN_FILES: usize = 32;
 
@@ -114,17 +121,18 @@ struct Shared<'a> {
 
 impl Shared<'_> {
     fn work(&self, reader: &ArchiveReader, ctx: &Context) {
-        let mut worker = Worker { shared: self, files: OpenFiles::default(), scratch: PageScratch::default() };
+        let mut worker = Worker {
+            shared: self,
+            files: OpenFiles::default(),
+            long: None,
+            buffer: AlignedBuffer::new(WRITE_BYTES),
+            scratch: PageScratch::default(),
+        };
         while let Some(pack) = self.packs.get(self.next.fetch_add(1, Ordering::Relaxed)) {
             if self.stop.is_cancelled() {
                 return;
             }
-            let outcome = reader.read_pack(pack, &mut |frame| {
-                if self.stop.is_cancelled() {
-                    return Err(ArchiveError::Cancelled);
-                }
-                worker.frame(&pack.name, &frame).map_err(ArchiveError::consumer)
-            });
+            let outcome = self.pack(reader, pack, &mut worker);
             if let Err(error) = outcome {
                 let mut first = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
                 // A thread that was stopped by another's failure is not the reason.
@@ -138,11 +146,44 @@ impl Shared<'_> {
             ctx.progress.advance(pack.bytes);
         }
     }
+
+    /// Writes a pack's frames, each range of them while the next one is fetched.
+    fn pack(&self, reader: &ArchiveReader, pack: &PackRef, worker: &mut Worker<'_>) -> Result<(), ArchiveError> {
+        let open = reader.open_pack(pack)?;
+        let mut decoder = FrameDecoder::new()?;
+        std::thread::scope(|scope| {
+            // No room in between: one range is worked on, one waits, and no third takes memory.
+            let (hand_over, fetched) = sync_channel(0);
+            let open = &open;
+            let _ = scope.spawn(move || {
+                for range in open.ranges() {
+                    let bytes = open.fetch(&range);
+                    let is_over = bytes.is_err();
+                    if hand_over.send(bytes.map(|bytes| (range, bytes))).is_err() || is_over {
+                        break;
+                    }
+                }
+            });
+            for next in fetched {
+                let (range, bytes) = next?;
+                open.decode(&range, &bytes, &mut decoder, &mut |frame| {
+                    if self.stop.is_cancelled() {
+                        return Err(ArchiveError::Cancelled);
+                    }
+                    worker.frame(&pack.name, &frame).map_err(ArchiveError::consumer)
+                })?;
+            }
+            Ok(())
+        })
+    }
 }
 
 struct Worker<'a> {
     shared: &'a Shared<'a>,
     files: OpenFiles,
+    /// The file that a long run was written to last.
+    long: Option<(PathBuf, DirectFile)>,
+    buffer: AlignedBuffer,
     scratch: PageScratch,
 }
 
@@ -215,8 +256,23 @@ impl Worker<'_> {
     }
 
     fn write(&mut self, path: &Path, offset: u64, bytes: &[u8]) -> Result<(), Error> {
-        self.files.get(path)?.write_all_at(bytes, offset).map_err(|error| io_error("write", path, error))?;
+        let written = if bytes.len() < LONG_RUN {
+            self.files.get(path)?.write_all_at(bytes, offset)
+        } else {
+            self.write_long(path, offset, bytes)
+        };
+        written.map_err(|error| io_error("write", path, error))?;
         let _ = self.shared.moved.1.fetch_add(u64::try_from(bytes.len()).unwrap_or(0), Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn write_long(&mut self, path: &Path, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let mut file = match self.long.take() {
+            Some((open, file)) if open == path => file,
+            _ => DirectFile::open(path)?,
+        };
+        file.write_at(&mut self.buffer, std::iter::once(bytes), offset)?;
+        self.long = Some((path.to_path_buf(), file));
         Ok(())
     }
 }
