@@ -5,7 +5,7 @@
 //!   memory of uploads  <=  bytes_in_flight                       parts on their way, all writers together
 //!                        + writers x part_bytes                  the part that each is filling
 //!                        + writers x 2 MiB                       a file store's buffer for direct writes
-//!   defaults, 8 writers:   48 MiB + 8 x (8 + 2) MiB = 128 MiB    (the process's bound is 256 MiB)
+//!   defaults, 8 writers:   40 MiB + 8 x (8 + 2) MiB = 120 MiB    (the process's bound is 256 MiB)
 //! ```
 
 use std::collections::BTreeMap;
@@ -46,7 +46,7 @@ impl StoreSettings {
     /// Parts that one object may have on their way.
     pub const PARTS_IN_FLIGHT: usize = 4;
     /// Bytes that all uploads together may have on their way.
-    pub const BYTES_IN_FLIGHT: usize = 48 << 20;
+    pub const BYTES_IN_FLIGHT: usize = 40 << 20;
 
     /// The defaults, with this process's environment.
     pub fn from_env() -> Self {
