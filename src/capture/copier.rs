@@ -364,6 +364,7 @@ fn piece_of(space: &PlannedSpace, page: PageNo) -> Result<&SpacePiece, CaptureEr
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::os::unix::fs::FileExt;
     use std::path::Path;
 
     use super::*;
@@ -466,10 +467,12 @@ mod tests {
         let mut torn = good.clone();
         torn[6 * 16384 + 5000] ^= 1;
         fs::write(&path, &torn).unwrap();
-        let (writer_path, bytes) = (path.clone(), good.clone());
+        let (file, healed) =
+            (fs::File::options().write(true).open(&path).unwrap(), good[6 * 16384..7 * 16384].to_vec());
+        // Late enough for the first read on a busy machine, long before the last one.
         let writer = std::thread::spawn(move || {
-            std::thread::sleep(Duration::from_millis(50));
-            fs::write(writer_path, bytes).unwrap();
+            std::thread::sleep(Duration::from_millis(400));
+            file.write_all_at(&healed, 6 * 16384).unwrap();
         });
         let (summary, got) = copy(vec![space(&path, 5, 8)]);
         writer.join().unwrap();

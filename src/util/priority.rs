@@ -2,8 +2,9 @@
 
 use rustix::process::{getpriority_process, setpriority_process};
 
-/// How much nicer such a thread is: where cores are scarce it gets about a tenth of what a normal thread gets.
-const NICER: i32 = 10;
+/// How much nicer such a thread is: where cores are scarce it gets about a third of what a normal thread gets. With much
+/// less, whatever else runs on the machine would prolong the backup, and with it the time in which DDL waits.
+const NICER: i32 = 5;
 const NICEST: i32 = 19;
 
 /// Makes the calling thread give way to all threads of normal priority. On a machine with a core to spare it costs
