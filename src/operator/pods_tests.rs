@@ -1,5 +1,7 @@
 //! Pods as real clusters have them, and what is read from each.
 
+#![allow(clippy::needless_pass_by_value, reason = "so that json!() can be written where it is used")]
+
 use serde_json::{Value, json};
 
 use super::*;

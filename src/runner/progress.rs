@@ -122,7 +122,8 @@ mod tests {
         meter.advance(250);
         let (shown, _) = meter.look(None, Timestamp::UNIX_EPOCH).unwrap();
         assert_eq!((shown.bytes_done, shown.bytes_total, shown.bytes_per_second), (Some(250), Some(1000), None));
-        let before = Sample { at: Instant::now() - Duration::from_secs(10), step: "copy".into(), done: 0 };
+        let before =
+            Sample { at: Instant::now().checked_sub(Duration::from_secs(10)).unwrap(), step: "copy".into(), done: 0 };
         let (shown, _) = meter.look(Some(&before), Timestamp::UNIX_EPOCH).unwrap();
         let rate = shown.bytes_per_second.unwrap();
         assert!((20..=25).contains(&rate), "{rate}");

@@ -1,6 +1,7 @@
 //! Makes the cluster as the plan says. The only step that writes.
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use kube::core::NamespaceResourceScope;
 use kube::runtime::events::{Event, EventType};
@@ -28,6 +29,25 @@ pub(super) async fn authority(client: &Client, namespace: &str, authority: Autho
     create(client, namespace, &report).await?;
     set(client, namespace, &role).await?;
     set(client, namespace, &binding).await
+}
+
+/// Takes a run's authority back and its reports away: nobody needs them after the end, and ten thousand backups should
+/// not leave thirty thousand objects behind.
+pub(super) async fn forget_authority(client: &Client, namespace: &str, run: &str) -> Result<(), OperatorError> {
+    delete::<RoleBinding>(client, namespace, run).await?;
+    delete::<Role>(client, namespace, run).await?;
+    delete::<ConfigMap>(client, namespace, run).await
+}
+
+async fn delete<K>(client: &Client, namespace: &str, name: &str) -> Result<(), OperatorError>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + std::fmt::Debug + DeserializeOwned,
+{
+    let api: Api<K> = Api::namespaced(client.clone(), namespace);
+    match api.delete(name, &DeleteParams::background()).await {
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        deleted => deleted.map(drop).during(|| format!("delete {} {namespace}/{name}", K::kind(&()))),
+    }
 }
 
 async fn set<K>(client: &Client, namespace: &str, object: &K) -> Result<(), OperatorError>

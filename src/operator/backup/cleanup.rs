@@ -21,6 +21,7 @@ use crate::api::storage::AccessMode;
 use crate::archive::manifest::Manifest;
 use crate::operator::backup_storage::explain;
 use crate::operator::error::OperatorError;
+use crate::operator::pods::{PodState, read_runner_pod};
 use crate::store::{Removal, StoreError};
 
 use super::confirm::Connected;
@@ -43,7 +44,7 @@ enum Left {
 impl Reconciliation<'_> {
     pub(super) async fn clean_up(&mut self) -> Result<Action, OperatorError> {
         let client = &self.context.client;
-        if !self.backup.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == apply::FINALIZER) {
+        if !self.has_finalizer() {
             return Ok(Action::await_change());
         }
         let patience =
@@ -77,6 +78,37 @@ impl Reconciliation<'_> {
         }
         apply::finalizer(client, self.backup, false).await?;
         Ok(Action::await_change())
+    }
+
+    /// Removes what a failed backup left in its storage, once, while the finalizer still says that it may be there.
+    /// Some: it could not be done yet.
+    pub(super) async fn remove_remains(&self) -> Result<Option<Duration>, OperatorError> {
+        if !self.has_finalizer() || !self.began() {
+            return Ok(None);
+        }
+        let gathered =
+            gather::gather_runners(&self.context.client, &self.who.namespace, &self.who.uid, &self.who.run).await?;
+        let at_work = gathered.runners.values().any(|pod| !has_stopped(&read_runner_pod(pod)));
+        let ended = self.status.completion_time.as_ref().map(|time| time.0);
+        let over = ended.is_none_or(|ended| self.at.now.duration_since(ended) > PATIENCE);
+        if at_work && !over {
+            return Ok(Some(AGAIN));
+        }
+        match self.remove(&gathered).await {
+            Err(why) if !over => {
+                tracing::debug!(why, "remains cannot be removed yet");
+                Ok(Some(AGAIN))
+            }
+            Err(why) => {
+                tracing::warn!(why, "remains of a failed backup are left in the storage");
+                Ok(None)
+            }
+            Ok(()) => Ok(None),
+        }
+    }
+
+    fn has_finalizer(&self) -> bool {
+        self.backup.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == apply::FINALIZER)
     }
 
     /// Something may be in the storage that is this object's. What was found there before it, is not.
@@ -114,11 +146,14 @@ impl Reconciliation<'_> {
     }
 }
 
+fn has_stopped(pod: &PodState) -> bool {
+    matches!(pod, PodState::Exited { .. } | PodState::Killed { .. })
+}
+
 fn left_to_do(began: bool, succeeded: bool, policy: DeletionPolicy) -> Left {
     match (began, succeeded, policy) {
-        // Nothing was ever written.
-        (false, ..) => Left::Nothing,
-        (true, true, DeletionPolicy::Retain) => Left::Nothing,
+        // Nothing was ever written, or what was is to stay.
+        (false, ..) | (true, true, DeletionPolicy::Retain) => Left::Nothing,
         // Remains are no backup: nobody asked to retain them.
         (true, true, DeletionPolicy::Delete) | (true, false, _) => Left::Remove,
     }

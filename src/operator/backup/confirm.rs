@@ -94,6 +94,7 @@ impl Reconciliation<'_> {
         for pod in gathered.runners.values() {
             apply::delete_pod(&self.context.client, pod).await?;
         }
+        apply::forget_authority(&self.context.client, &self.who.namespace, &self.who.run).await?;
         Ok(action)
     }
 

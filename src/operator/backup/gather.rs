@@ -12,7 +12,7 @@ use crate::api::{BackupStorage, MySQLBackupSpec};
 use crate::operator::error::{During, OperatorError};
 use crate::operator::names::OWNER_UID;
 use crate::operator::secrets::read_secrets;
-use crate::operator::storage::plan_store;
+use crate::operator::storage::{StorePlan, plan_store};
 
 use super::validate::{Gathered, source_secrets};
 
@@ -52,7 +52,7 @@ pub(super) async fn gather_storage(
     let storages: Api<BackupStorage> = Api::namespaced(client.clone(), namespace);
     gathered.storage = storages.get_opt(name).await.during(|| format!("read BackupStorage {namespace}/{name}"))?;
     let plan = gathered.storage.as_ref().and_then(|storage| plan_store(&storage.spec).ok());
-    let names: BTreeSet<String> = plan.iter().flat_map(|plan| plan.secrets()).map(|key| key.name.clone()).collect();
+    let names: BTreeSet<String> = plan.iter().flat_map(StorePlan::secrets).map(|key| key.name.clone()).collect();
     read_secrets(client, namespace, &names, &mut gathered.secrets).await
 }
 

@@ -1,5 +1,6 @@
 //! Begins a try, or asks first what must be known for it.
 
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::ResourceExt;
 use kube::api::{Api, Patch, PatchParams};
@@ -25,6 +26,11 @@ impl Reconciliation<'_> {
     pub(super) async fn launch(&mut self, mut gathered: Gathered) -> Result<Action, OperatorError> {
         if let Some(action) = self.hold_back().await? {
             return Ok(action);
+        }
+        if self.has_old_answers(&gathered) {
+            self.forget_helpers(&gathered).await?;
+            // Comes again when the pod is gone.
+            return Ok(Action::requeue(LOOK_AGAIN / 10));
         }
         let (client, spec) = (&self.context.client, &self.backup.spec);
         gather::gather_storage(client, &self.who.namespace, spec, &mut gathered).await?;
@@ -64,14 +70,13 @@ impl Reconciliation<'_> {
     }
 
     async fn refuse(&mut self, gathered: &Gathered, refusal: Refusal) -> Result<Action, OperatorError> {
-        // What helpers found out may be what is in the way: next time they are asked anew.
-        self.forget_helpers(gathered).await?;
         if refusal.for_good {
+            self.forget_helpers(gathered).await?;
             self.fail(&refusal.reason, &refusal.message);
             return self.write(None).await;
         }
         self.pending(&refusal.reason, &refusal.message);
-        self.write(Some(LOOK_AGAIN)).await
+        self.write(Some(self.next_look(LOOK_AGAIN))).await
     }
 
     /// Runs a helper's pod, or waits for it.
@@ -83,14 +88,17 @@ impl Reconciliation<'_> {
                 return self.pod_refused(error).await;
             }
             self.pending(reasons::PENDING, what);
-            return self.write(Some(LOOK_AGAIN)).await;
+            return self.write(Some(self.next_look(LOOK_AGAIN))).await;
         };
+        if there.metadata.deletion_timestamp.is_some() {
+            return Ok(Action::requeue(LOOK_AGAIN / 10));
+        }
         match read_runner_pod(there) {
             PodState::Waiting { reason, message } => {
                 self.pending(if reason == reasons::STARTING { reasons::PENDING } else { reason }, &message);
-                self.write(Some(LOOK_AGAIN)).await
+                self.write(Some(self.next_look(LOOK_AGAIN))).await
             }
-            PodState::Running => self.write(Some(LOOK_AGAIN)).await,
+            PodState::Running => self.write(Some(self.next_look(LOOK_AGAIN))).await,
             PodState::Exited { code } => {
                 let message = format!("the pod {} ended with exit code {code} and left no report", there.name_any());
                 tracing::warn!(kind, code, "a helper left no report");
@@ -103,7 +111,18 @@ impl Reconciliation<'_> {
     async fn pod_refused(&mut self, error: OperatorError) -> Result<Action, OperatorError> {
         let Some(said) = error.refusal().map(str::to_owned) else { return Err(error) };
         self.pending(reasons::POD_REFUSED, &format!("Kubernetes refused the runner's pod: {said}"));
-        self.write(Some(LOOK_AGAIN)).await
+        self.write(Some(self.next_look(LOOK_AGAIN))).await
+    }
+
+    /// What a helper found out a while ago may be what is in the way: it is asked anew.
+    fn has_old_answers(&self, gathered: &Gathered) -> bool {
+        [work::SURVEY, work::LOOK].into_iter().any(|kind| {
+            let answered = gathered.reports.contains_key(&report_key(kind, self.who.attempt));
+            match gathered.runners.get(&pod_name(&self.who.run, kind, self.who.attempt)) {
+                Some(pod) => finished(pod).is_some_and(|at| is_old(at, self.at.now)),
+                None => answered,
+            }
+        })
     }
 
     async fn forget_helpers(&self, gathered: &Gathered) -> Result<(), OperatorError> {
@@ -198,7 +217,7 @@ impl Reconciliation<'_> {
             Ok(Some(BackupState::Stale) | None) => Ok(None),
             Err(why) => {
                 self.pending(reasons::STORAGE_NOT_READY, &why);
-                self.write(Some(LOOK_AGAIN)).await.map(Some)
+                self.write(Some(self.next_look(LOOK_AGAIN))).await.map(Some)
             }
         }
     }
@@ -214,6 +233,37 @@ impl Reconciliation<'_> {
     }
 }
 
+/// When a helper ended.
+fn finished(pod: &Pod) -> Option<Timestamp> {
+    let containers = pod.status.as_ref()?.container_statuses.as_deref()?;
+    let ended = containers.iter().find_map(|container| container.state.as_ref()?.terminated.as_ref())?;
+    ended.finished_at.as_ref().map(|time| time.0)
+}
+
+fn is_old(finished: Timestamp, now: Timestamp) -> bool {
+    now.duration_since(finished) >= SignedDuration::try_from(LOOK_AGAIN).unwrap_or_default()
+}
+
 fn helper_failed(reason: &str, message: String) -> Refusal {
     Refusal { reason: reason.to_owned(), message, for_good: false }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn answers_grow_old() {
+        let pod: Pod = serde_json::from_value(json!({"metadata": {}, "status": {"containerStatuses": [
+            {"name": "runner", "image": "i", "imageID": "", "ready": false, "restartCount": 0,
+             "state": {"terminated": {"exitCode": 0, "finishedAt": "1970-01-01T00:16:40Z"}}}]}}))
+        .unwrap();
+        let at = finished(&pod).unwrap();
+        assert_eq!(at.as_second(), 1000);
+        assert!(!is_old(at, Timestamp::from_second(1029).unwrap()));
+        assert!(is_old(at, Timestamp::from_second(1030).unwrap()));
+        assert_eq!(finished(&Pod::default()), None);
+    }
 }

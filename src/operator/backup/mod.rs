@@ -33,6 +33,7 @@ use kube::runtime::watcher;
 use kube::{Resource, ResourceExt};
 use tokio_util::sync::CancellationToken;
 
+use crate::api::backup::DeletionPolicy;
 use crate::api::{BackupStorage, Moment, MySQLBackup, MySQLBackupStatus};
 use crate::util::clock;
 
@@ -91,6 +92,7 @@ async fn reconcile(backup: Arc<MySQLBackup>, context: Arc<Context>) -> Result<Ac
     this.drive().await
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "the controller hands it over")]
 fn after_error(backup: Arc<MySQLBackup>, error: &OperatorError, _: Arc<Context>) -> Action {
     if error.is_conflict() {
         return Action::requeue(AFTER_CONFLICT);
@@ -156,10 +158,14 @@ impl<'a> Reconciliation<'a> {
         self.status.runner.as_ref().is_some_and(|runner| runner.attempt == self.who.attempt)
     }
 
-    /// After the end only the finalizer is left to do: whoever asked for the data to go with the object, gets it.
+    /// After the end: remains of a failure go, and the finalizer follows the deletion policy.
     async fn settle(&mut self) -> Result<Action, OperatorError> {
-        let wanted = self.status.has_succeeded()
-            && self.backup.spec.deletion_policy == crate::api::backup::DeletionPolicy::Delete;
+        if !self.status.has_succeeded()
+            && let Some(again) = self.remove_remains().await?
+        {
+            return Ok(Action::requeue(again));
+        }
+        let wanted = self.status.has_succeeded() && self.backup.spec.deletion_policy == DeletionPolicy::Delete;
         apply::finalizer(&self.context.client, self.backup, wanted).await?;
         Ok(Action::await_change())
     }

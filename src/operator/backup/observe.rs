@@ -84,7 +84,7 @@ impl Reconciliation<'_> {
     }
 
     /// Not later than the next deadline.
-    fn next_look(&self, usual: Duration) -> Duration {
+    pub(super) fn next_look(&self, usual: Duration) -> Duration {
         let started = self.status.start_time.as_ref().map(|time| time.0);
         let active = deadline(started, self.backup.spec.active_deadline_seconds);
         let starting = self.starting_deadline().filter(|_| !self.has_run());
@@ -102,21 +102,19 @@ impl Reconciliation<'_> {
             return self.finish(gathered).await;
         }
         let failed = self.who.attempt;
-        match next_try(&failure, failed, self.backup.spec.backoff_limit, self.at.now) {
-            Some(next) => {
-                if let Err(error) = self.status.set_retrying(&failure.reason, &failure.message, next, self.at) {
-                    tracing::error!(%error, "a backup that has ended was looked at");
-                }
-                tracing::warn!(attempt = failed, reason = failure.reason, "a try failed: {}", failure.message);
-                self.write(Some(until(next, self.at.now))).await
-            }
-            None => {
-                self.status.failed_attempts = Some(failed);
-                self.fail(&failure.reason, &failure.message);
-                tracing::warn!(attempt = failed, reason = failure.reason, "the backup failed: {}", failure.message);
-                self.write(None).await
-            }
+        let Some(next) = next_try(&failure, failed, self.backup.spec.backoff_limit, self.at.now) else {
+            self.status.failed_attempts = Some(failed);
+            self.fail(&failure.reason, &failure.message);
+            tracing::warn!(attempt = failed, reason = failure.reason, "the backup failed: {}", failure.message);
+            let action = self.write(None).await?;
+            apply::forget_authority(&self.context.client, &self.who.namespace, &self.who.run).await?;
+            return Ok(action);
+        };
+        if let Err(error) = self.status.set_retrying(&failure.reason, &failure.message, next, self.at) {
+            tracing::error!(%error, "a backup that has ended was looked at");
         }
+        tracing::warn!(attempt = failed, reason = failure.reason, "a try failed: {}", failure.message);
+        self.write(Some(until(next, self.at.now))).await
     }
 }
 

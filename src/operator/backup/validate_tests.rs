@@ -1,5 +1,7 @@
 //! One working set, and what happens when a piece of it is missing or different.
 
+#![allow(clippy::needless_pass_by_value, reason = "so that json!() can be written where it is used")]
+
 use serde_json::{Value, json};
 
 use super::*;

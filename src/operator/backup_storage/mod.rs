@@ -59,6 +59,7 @@ fn key(storage: &BackupStorage) -> String {
     format!("{}/{}", storage.namespace().unwrap_or_default(), storage.name_any())
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "the controller hands it over")]
 fn after_error(storage: Arc<BackupStorage>, error: &OperatorError, _: Arc<Context>) -> Action {
     if !error.is_conflict() {
         tracing::warn!(object = %key(&storage), %error, "will be tried again");
