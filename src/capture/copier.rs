@@ -175,6 +175,10 @@ impl<'a> Worker<'a> {
     }
 
     /// Works on windows until none follows.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "it ends with the worker: that is how its reader learns of the end"
+    )]
     fn copy_all(
         mut self,
         filled: Receiver<Result<Filled<'_>, CaptureError>>,
