@@ -13,6 +13,7 @@
 //! Doc comments of fields are the users' documentation (`kubectl explain`, `docs/api.md`): they say what a value does,
 //! not how.
 
+#![allow(rustdoc::bare_urls, reason = "the descriptions are read as plain text, by kubectl explain")]
 #![allow(clippy::duplicated_attributes, reason = "printer columns are one attribute each, and share words")]
 
 pub mod backup;

@@ -1,4 +1,4 @@
-//! `stillframe backup`: the order of things, top to bottom in [`copy_instance`].
+//! `stillframe backup`: the order of things, top to bottom in `copy_instance`.
 //!
 //! ```text
 //!   preflight ─ lease ─ LOCK INSTANCE FOR BACKUP ─ follower (redo, own thread) ───────────────┐
