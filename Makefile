@@ -6,10 +6,10 @@ FUZZ_SECONDS ?= 60
 export CARGO_TERM_COLOR ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test lint bench soak fuzz setup
+.PHONY: help build demo test e2e lint bench soak fuzz setup
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## the binary, optimised: target/release/stillframe
 	$(CARGO) build --release --locked
@@ -19,10 +19,13 @@ demo: ## the whole story with a real server, visibly: load, back up hot, verify,
 
 # The servers that tests need, found or installed into the user's cache folder.
 setup:
-	@for script in tests/setup/*.sh; do echo "$$script: $$($$script)" || exit 1; done
+	@for script in tests/setup/mysql.sh tests/setup/versitygw.sh; do echo "$$script: $$($$script)" || exit 1; done
 
 test: setup ## all tests, with what they need installed; at most 25 minutes on 2 cores
 	$(CARGO) test --locked --no-fail-fast
+
+e2e: setup ## scenarios on a real cluster: $KUBECONFIG, or one of its own (root, Linux); E2E=core or a name for some of them
+	e2e/run $(E2E)
 
 lint: ## format, clippy with and without default features, documentation, layers
 	$(CARGO) fmt --check

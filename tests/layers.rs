@@ -68,7 +68,7 @@ fn files(folders: &[&str]) -> Vec<PathBuf> {
 }
 
 fn rust_files() -> Vec<(PathBuf, String)> {
-    let found = files(&["src", "tests", "benches", "fuzz"]);
+    let found = files(&["src", "tests", "benches", "fuzz", "e2e"]);
     let rust = found.into_iter().filter(|path| path.extension().is_some_and(|ext| ext == "rs"));
     rust.map(|path| (path.clone(), fs::read_to_string(root().join(path)).unwrap())).collect()
 }

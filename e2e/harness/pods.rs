@@ -1,0 +1,120 @@
+//! Pods: run one to its end, run a command in one, read its log, kill its process.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Api, AttachParams, DeleteParams, LogParams};
+use serde_json::Value;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use super::space::{Space, text};
+
+/// How a pod that ran to its end ended.
+#[derive(Debug)]
+pub struct PodRun {
+    pub exit_code: i64,
+    pub log: String,
+}
+
+impl PodRun {
+    /// The JSON object that ends the log: what a verb reports with `-o json` on standard output.
+    pub fn report(&self) -> Result<Value> {
+        let start = self.log.find("\n{").map_or(0, |newline| newline + 1);
+        let json = self.log.get(start..).unwrap_or_default();
+        let mut values = serde_json::Deserializer::from_str(json).into_iter();
+        values.next().context("an empty log")?.with_context(|| format!("no report in:\n{}", self.log))
+    }
+}
+
+impl Space {
+    fn pods(&self) -> Api<Pod> {
+        Api::namespaced(self.cluster.client.clone(), &self.name)
+    }
+
+    /// Applies a pod, waits until it has ended, returns exit code and log, and deletes it.
+    pub async fn run_pod(&self, yaml: &str, within: Duration) -> Result<PodRun> {
+        let applied = self.apply(yaml).await?;
+        let pod = applied.iter().find(|object| object.types.as_ref().is_some_and(|types| types.kind == "Pod"));
+        let name = pod.and_then(|pod| pod.metadata.name.clone()).context("the YAML has no pod")?;
+        let ended = self.wait("Pod", &name, "has ended", within, |pod| {
+            matches!(text(pod, "/status/phase"), "Succeeded" | "Failed")
+        });
+        let ended = ended.await?;
+        let terminated = ended.pointer("/status/containerStatuses/0/state/terminated");
+        let exit_code = terminated.and_then(|state| state.get("exitCode")).and_then(Value::as_i64);
+        let exit_code = exit_code.with_context(|| format!("pod {name} has no exit code: {ended}"))?;
+        let log = self.logs(&name, None).await?;
+        self.pods().delete(&name, &DeleteParams::default().grace_period(0)).await?;
+        self.gone("Pod", &name, Duration::from_secs(30)).await?;
+        Ok(PodRun { exit_code, log })
+    }
+
+    /// The log of a pod's container.
+    pub async fn logs(&self, pod: &str, container: Option<&str>) -> Result<String> {
+        let parameters = LogParams { container: container.map(str::to_owned), ..LogParams::default() };
+        self.pods().logs(pod, &parameters).await.with_context(|| format!("read the log of {pod}"))
+    }
+
+    /// Runs a command in a container, and returns what it printed. Fails when the command does.
+    pub async fn exec(&self, pod: &str, container: &str, command: &[&str], input: &str) -> Result<String> {
+        let parameters = AttachParams {
+            container: Some(container.to_owned()),
+            stdin: !input.is_empty(),
+            max_stdout_buf_size: Some(1 << 20),
+            max_stderr_buf_size: Some(1 << 20),
+            ..AttachParams::default()
+        };
+        let mut process = self.pods().exec(pod, command.iter().copied(), &parameters).await?;
+        let status = process.take_status().context("no status")?;
+        let stdin = process.stdin();
+        let mut stdout = process.stdout().context("no output")?;
+        let mut stderr = process.stderr().context("no error output")?;
+        let (mut output, mut errors) = (String::new(), String::new());
+        let feed = async {
+            if let Some(mut stdin) = stdin {
+                stdin.write_all(input.as_bytes()).await?;
+                stdin.shutdown().await?;
+            }
+            Ok::<_, std::io::Error>(())
+        };
+        let (written, printed, complained) =
+            tokio::join!(feed, stdout.read_to_string(&mut output), stderr.read_to_string(&mut errors));
+        let status = status.await;
+        let succeeded = status.as_ref().and_then(|status| status.status.as_deref()) == Some("Success");
+        ensure!(
+            succeeded,
+            "{command:?} in {pod} failed: {errors}{output}{}",
+            status.and_then(|status| status.message).unwrap_or_default()
+        );
+        written?;
+        printed?;
+        complained?;
+        Ok(output)
+    }
+
+    /// Kills the processes of a pod by SIGKILL, as the kernel does when memory ends. The pod object stays.
+    pub async fn kill9(&self, pod: &str) -> Result<()> {
+        let uid = text(&self.get("Pod", pod).await?, "/metadata/uid").to_owned();
+        ensure!(!uid.is_empty(), "pod {pod} has no uid");
+        // A process 1 cannot be killed from inside its own namespace; one of the node's sees it under another number.
+        let script = format!(
+            "for p in /proc/[0-9]*; do grep -qsE 'pod({}|{})' $p/cgroup && kill -9 ${{p#/proc/}} && echo killed; done; true",
+            uid,
+            uid.replace('-', "_"),
+        );
+        let killer = super::fill(include_str!("../fixtures/killer.yaml"), &[("IMAGE", super::MYSQL_IMAGE)]);
+        self.cluster.apply("kube-system", &killer, "e2e", false).await?;
+        let node_space = Self { cluster: self.cluster.clone(), name: "kube-system".to_owned() };
+        node_space
+            .wait("Pod", "stillframe-e2e-killer", "runs", Duration::from_mins(1), |pod| {
+                text(pod, "/status/phase") == "Running"
+            })
+            .await?;
+        let said = node_space.exec("stillframe-e2e-killer", "killer", &["sh", "-c", &script], "").await?;
+        if !said.contains("killed") {
+            bail!("pod {pod} has no process to kill");
+        }
+        Ok(())
+    }
+}

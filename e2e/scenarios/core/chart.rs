@@ -1,0 +1,105 @@
+//! The chart by itself: it is well-formed, refuses values that make no sense, and what is made of it is up to date.
+
+use std::process::{Command, Output};
+
+use anyhow::{Context as _, Result, ensure};
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+/// Runs helm: `$HELM`, which `e2e/run` sets.
+pub fn helm(args: &[&str]) -> Result<Output> {
+    let helm = std::env::var("HELM").unwrap_or_else(|_| format!("{ROOT}/e2e/cluster/helm"));
+    Command::new(&helm).args(args).current_dir(ROOT).output().with_context(|| format!("run {helm}"))
+}
+
+/// What the chart makes with some values, or why it does not.
+fn template(values: &[&str]) -> Result<Result<String, String>> {
+    let mut args = vec!["template", "release", "helm/stillframe", "--namespace", "there"];
+    for value in values {
+        args.extend(["--set", value]);
+    }
+    let output = helm(&args)?;
+    let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Ok(if output.status.success() { Ok(said(&output.stdout)) } else { Err(said(&output.stderr)) })
+}
+
+fn made(values: &[&str]) -> Result<String> {
+    template(values)?.map_err(|why| anyhow::anyhow!("{values:?}: {why}"))
+}
+
+#[test]
+fn the_chart_has_no_fault_that_lint_finds() -> Result<()> {
+    let output = helm(&["lint", "--strict", "helm/stillframe"])?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    Ok(())
+}
+
+#[test]
+fn values_that_make_no_sense_are_refused() -> Result<()> {
+    for (value, wanted) in [
+        ("replicas=2", "replicas"),
+        ("image.tag=latest", "tag"),
+        ("image.pullPolicy=Sometimes", "pullPolicy"),
+        ("log.format=xml", "format"),
+        ("metrics.port=80", "port"),
+        ("watchNamespace=UPPER", "watchNamespace"),
+        ("metrics.alerts.backupAgeSeconds=1", "backupAgeSeconds"),
+        ("metrics.enabled=true", "no metrics yet"),
+        ("metrics.alerts.enabled=true", "no metrics yet"),
+        ("allowEphemeralContainers=true", "not there yet"),
+        ("unheardOf=1", "unheardOf"),
+        ("serviceAccount.create=false", "serviceAccount.name is needed"),
+    ] {
+        let Err(why) = template(&[value])? else { anyhow::bail!("{value} was taken") };
+        ensure!(why.contains(wanted), "{value}: {why}");
+    }
+    Ok(())
+}
+
+#[test]
+fn what_is_off_is_not_there() -> Result<()> {
+    let plain = made(&[])?;
+    for absent in ["ephemeralcontainers", "ServiceMonitor", "PrometheusRule", "cluster-admin", "privileged", "hostPath"]
+    {
+        ensure!(!plain.contains(absent), "the plain chart has {absent}");
+    }
+    for present in [
+        "runAsNonRoot: true",
+        "readOnlyRootFilesystem: true",
+        "allowPrivilegeEscalation: false",
+        "drop: [ALL]",
+        "RuntimeDefault",
+    ] {
+        ensure!(plain.contains(present), "the plain chart lacks {present}");
+    }
+    Ok(())
+}
+
+#[test]
+fn rights_stay_in_the_namespace_that_is_watched() -> Result<()> {
+    let narrow = made(&["watchNamespace=one"])?;
+    let documents: Vec<&str> = narrow.split("\n---\n").collect();
+    let bound = |kind: &str| {
+        let of_kind = documents.iter().filter(|text| text.contains(&format!("kind: {kind}\n")));
+        of_kind.filter(|text| text.contains("name: release-stillframe-operator")).count()
+    };
+    ensure!(bound("RoleBinding") == 1 && bound("ClusterRoleBinding") == 0, "{narrow}");
+    ensure!(narrow.contains("--namespace=one"), "{narrow}");
+    // No rule may speak of everything.
+    let rules: Vec<&str> = narrow.lines().filter(|line| line.contains("verbs:")).collect();
+    let all = |line: &&&str| line.contains('*') && !line.contains("stillframe.dev");
+    ensure!(!rules.is_empty() && !rules.iter().any(|line| all(&line)), "{rules:?}");
+    Ok(())
+}
+
+#[test]
+fn what_is_generated_is_up_to_date() -> Result<()> {
+    let output = Command::new(format!("{ROOT}/helm/generate")).arg("--check").output()?;
+    ensure!(
+        output.status.success(),
+        "run helm/generate:\n{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(())
+}

@@ -1,0 +1,146 @@
+//! What dies in the middle: the runner, the operator, the backup object, the namespace with everything in it.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use serde_json::{Value, json};
+
+use super::core::plain_pods::loaded_server;
+use crate::harness::load::check_invariants;
+use crate::harness::objects::{MINUTES, backup, gtids, restore, with};
+use crate::harness::space::text;
+use crate::harness::{Bucket, Mysql, Space, say, scenario};
+
+/// Slow enough that the copy can be met while it runs.
+fn slow(name: &str, mysql: &Mysql) -> Value {
+    with(backup(name, "bucket", mysql), &json!({ "spec": { "throttle": { "maxBytesPerSecond": 2_000_000 } } }))
+}
+
+/// Restores a backup into a claim, starts a server on it, and compares.
+async fn prove(space: &Space, backup: &str, mysql: &Mysql) -> Result<()> {
+    let taken = space.get("MySQLBackup", backup).await?;
+    let claim = format!("data-{backup}-0");
+    space
+        .apply_object(&restore(
+            backup,
+            backup,
+            &json!({ "newClaim": { "name": claim, "template": { "storage": "2Gi" } } }),
+        ))
+        .await?;
+    space.succeeded("MySQLRestore", backup).await?;
+    let restored = Mysql::start(space, backup, 1, 200).await?;
+    check_invariants(&restored, 0).await?;
+    ensure!(restored.gtid_executed(0).await? == gtids(&taken)?, "the restored server has other GTIDs than the status");
+    restored.follow(0, mysql, 0).await?;
+    restored.catch_up(0, &mysql.gtid_executed(0).await?, MINUTES).await?;
+    restored.has_the_rows_of(0, mysql, 0).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_runner_is_noticed_and_replaced() -> Result<()> {
+    scenario("runner-killed", |space| async move {
+        let (bucket, (mysql, load)) = tokio::try_join!(Bucket::start(&space, "s3"), loaded_server(&space, "mysql"))?;
+        space.ready_storage("bucket", &bucket, "shop").await?;
+        space.apply_object(&slow("survivor", &mysql)).await?;
+        let first = space.copying("survivor").await?;
+        space.kill9(&first).await?;
+        say("killed the runner in the middle of the copy");
+        let retried = space
+            .wait("MySQLBackup", "survivor", "tries again", MINUTES, |backup| {
+                backup.pointer("/status/runner/attempt").and_then(Value::as_i64) == Some(2)
+            })
+            .await?;
+        ensure!(
+            retried.pointer("/status/failedAttempts").and_then(Value::as_i64) == Some(1),
+            "the failed try is not counted: {retried}"
+        );
+        space.succeeded("MySQLBackup", "survivor").await?;
+        mysql.unlocked(0).await?;
+        load.stop().await?;
+        prove(&space, "survivor", &mysql).await
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_operator_finds_its_work_again() -> Result<()> {
+    scenario("operator-killed", |space| async move {
+        let (bucket, (mysql, load)) = tokio::try_join!(Bucket::start(&space, "s3"), loaded_server(&space, "mysql"))?;
+        space.ready_storage("bucket", &bucket, "shop").await?;
+        space.apply_object(&slow("orphan", &mysql)).await?;
+        let runner = space.copying("orphan").await?;
+        let system = Space { cluster: space.cluster.clone(), name: "stillframe-system".to_owned() };
+        for pod in system.list("Pod", "app.kubernetes.io/component=operator").await? {
+            system.kill9(text(&pod, "/metadata/name")).await?;
+        }
+        say("killed the operator in the middle of the copy");
+        let done = space.succeeded("MySQLBackup", "orphan").await?;
+        ensure!(
+            text(&done, "/status/runner/podName") == runner,
+            "another runner was started for the same backup: {done}"
+        );
+        ensure!(
+            bucket.objects("shop").await?.iter().filter(|path| path.ends_with("/manifest.json")).count() == 1,
+            "more than one backup in the bucket"
+        );
+        load.stop().await?;
+        prove(&space, "orphan", &mysql).await
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deleting_a_running_backup_cancels_it() -> Result<()> {
+    scenario("deleted-while-running", |space| async move {
+        let (bucket, (mysql, _load)) = tokio::try_join!(Bucket::start(&space, "s3"), loaded_server(&space, "mysql"))?;
+        space.ready_storage("bucket", &bucket, "shop").await?;
+        space.apply_object(&slow("unwanted", &mysql)).await?;
+        space.copying("unwanted").await?;
+        space.delete("MySQLBackup", "unwanted").await?;
+        space.gone("MySQLBackup", "unwanted", Duration::from_secs(90)).await?;
+        mysql.unlocked(0).await?;
+        let left = bucket.objects("shop").await?;
+        // What stays is the tombstone in the manifest's place: nothing can be committed under that id any more.
+        let data: Vec<&String> =
+            left.iter().filter(|path| path.contains("/unwanted-") && !path.ends_with("manifest.json")).collect();
+        ensure!(data.is_empty(), "remains are left: {data:?}");
+        mysql.sql(0, "CREATE TABLE shop.after_cancel (id INT PRIMARY KEY)").await?;
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_namespace_can_be_deleted_when_its_storage_is_gone() -> Result<()> {
+    scenario("namespace-deleted", |space| async move {
+        let (bucket, (mysql, _load)) = tokio::try_join!(Bucket::start(&space, "s3"), loaded_server(&space, "mysql"))?;
+        space.ready_storage("bucket", &bucket, "shop").await?;
+        let owned = with(backup("owned", "bucket", &mysql), &json!({ "spec": { "deletionPolicy": "Delete" } }));
+        space.apply_object(&owned).await?;
+        space.succeeded("MySQLBackup", "owned").await?;
+        space.apply_object(&slow("running", &mysql)).await?;
+        space.copying("running").await?;
+        bucket.stop().await?;
+        space.delete("Secret", &bucket.secret()).await?;
+        // Namespace, storage and backups go at the same time; finalizers must let go within a bounded time.
+        space.remove().await
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_backups_at_once_are_two_backups() -> Result<()> {
+    scenario("two-at-once", |space| async move {
+        let (bucket, (mysql, load)) = tokio::try_join!(Bucket::start(&space, "s3"), loaded_server(&space, "mysql"))?;
+        space.ready_storage("bucket", &bucket, "shop").await?;
+        space.apply_object(&backup("one", "bucket", &mysql)).await?;
+        space.apply_object(&backup("two", "bucket", &mysql)).await?;
+        let one = space.succeeded("MySQLBackup", "one").await?;
+        let two = space.succeeded("MySQLBackup", "two").await?;
+        ensure!(text(&one, "/status/backupId") != text(&two, "/status/backupId"), "both are the same");
+        load.stop().await?;
+        prove(&space, "one", &mysql).await?;
+        prove(&space, "two", &mysql).await
+    })
+    .await
+}

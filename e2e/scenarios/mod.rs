@@ -1,0 +1,14 @@
+//! What is shown on the cluster, a story each. `core` is the short set.
+
+pub mod core;
+
+mod deaths;
+mod gitops;
+mod import;
+mod measure;
+mod members;
+mod new_cluster;
+mod schedule;
+mod storage_faults;
+mod upgrade;
+mod volumes;
