@@ -30,7 +30,7 @@ async fn pause_while_written(backup: &mut Background, server: &Server, bytes: u6
     // A consumer has told the server where it is by then.
     tokio::time::sleep(Duration::from_millis(1500)).await;
     backup.signal(Signal::STOP);
-    let from = server.flushed_lsn().await;
+    let from = status(server, "Innodb_redo_log_current_lsn").await;
     write_redo(server, bytes).await;
     until(Duration::from_secs(15), "pages are written", async || {
         status(server, "Innodb_redo_log_checkpoint_lsn").await > from + bytes / 2
