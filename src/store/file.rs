@@ -6,7 +6,7 @@
 //!   dropped ────► <object>#1 is removed
 //! ```
 //! The name beside is one that `object_store` leaves out of listings. `object_store` could do this too, but only
-//! through the page cache: all of a pack would be written at its sync, and nothing else done meanwhile.
+//! through the page cache, which belongs to the server.
 
 use std::fs;
 use std::io;

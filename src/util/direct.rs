@@ -5,9 +5,8 @@
 //!                                  └────► plain write       the crumbs at the ends, or all of it where
 //!                                                           the file system knows no direct I/O
 //! ```
-//! What a backup moves is moved once: in the cache it would only drive out what the server needs. And a large file
-//! written through the cache is written out at its sync, all at once, with every other file's sync waiting behind it
-//! (ext4's journal), the server's commits included; direct writes reach the disk while the next bytes are made.
+//! What a backup moves is moved once: in the cache it would only drive out what the server needs. And direct writes
+//! reach the disk while the next bytes are made, not when the file is synced.
 
 use std::fs::{File, OpenOptions};
 use std::io;
