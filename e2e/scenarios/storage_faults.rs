@@ -28,7 +28,7 @@ async fn a_storage_says_what_is_wrong_with_it() -> Result<()> {
         let cases: [(&str, Value, &str); 4] = [
             ("wrong-endpoint", json!({ "spec": { "s3": { "endpoint": "http://nobody.e2e-wrong-storages.svc:7070" } } }), "nobody"),
             ("wrong-bucket", json!({ "spec": { "s3": { "bucket": "no-such-bucket" } } }), "no-such-bucket"),
-            ("plain-as-tls", json!({ "spec": { "s3": { "endpoint": bucket.endpoint().replace("http:", "https:") } } }), "https"),
+            ("plain-as-tls", json!({ "spec": { "s3": { "endpoint": bucket.endpoint().replace("http:", "https:") } } }), "svc:7070"),
             ("no-secret", json!({ "spec": { "s3": { "credentials": { "accessKeyIdRef": { "name": "later" }, "secretAccessKeyRef": { "name": "later" } } } } }), "later"),
         ];
         for (name, wrong, _) in &cases {
