@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use mysql_async::prelude::Queryable as _;
 
-use super::schema::{MAIN, PLAIN};
+use super::schema::{MAIN, PLAIN, holder};
 use super::{BALANCE, Options, PlainRow, Stats};
 use crate::support::server::Server;
 
@@ -79,11 +79,6 @@ async fn check_full_text(server: &Server) {
     conn.disconnect().await.ok();
     let (there, found) = (ids.pop(), ids.pop());
     assert_eq!(found, there, "the full-text index and its table do not tell of the same rows");
-}
-
-/// What comes through the merge table is in its second child.
-fn holder(table: &str) -> &str {
-    if table == "merged" { "merge_two" } else { table }
 }
 
 async fn check_plain(server: &Server) {

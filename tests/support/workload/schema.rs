@@ -377,3 +377,9 @@ pub const PLAIN: [(&str, bool); 7] = [
     ("csv", true),
     ("archived", false),
 ];
+
+/// The table whose rows an insert into `table` makes. What comes through the merge table is in its second child alone:
+/// the merge table itself shows the first child's rows too.
+pub fn holder(table: &str) -> &str {
+    if table == "merged" { "merge_two" } else { table }
+}

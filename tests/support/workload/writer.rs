@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use mysql_async::prelude::Queryable as _;
 use mysql_async::{Conn, Error};
 
-use super::schema::{Kind, MAIN, PLAIN};
+use super::schema::{Kind, MAIN, PLAIN, holder};
 use super::text::Random;
 use super::{Acknowledged, PlainRow, Shared, WriterStats};
 
@@ -188,7 +188,8 @@ impl Writer {
     async fn write_plain(&mut self, conn: &mut Conn) -> Result<(), Error> {
         let mut next = Vec::new();
         for (table, _) in PLAIN {
-            let found: Option<Option<u64>> = conn.query_first(format!("SELECT MAX(id) FROM {MAIN}.{table}")).await?;
+            let holder = holder(table);
+            let found: Option<Option<u64>> = conn.query_first(format!("SELECT MAX(id) FROM {MAIN}.{holder}")).await?;
             next.push(found.flatten().unwrap_or(0) + 1);
         }
         while !self.shared.stop.is_cancelled() {
