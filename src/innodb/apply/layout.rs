@@ -421,16 +421,15 @@ impl Layouts {
         {
             return Ok(Arc::clone(layout));
         }
-        let layout = match self.known.get(info.bytes) {
-            Some(layout) => Arc::clone(layout),
-            None => {
-                let layout = Arc::new(RowLayout::new(info)?);
-                if self.known.len() >= Self::MOST {
-                    self.known.clear();
-                }
-                self.known.insert(info.bytes.to_vec(), Arc::clone(&layout));
-                layout
+        let layout = if let Some(layout) = self.known.get(info.bytes) {
+            Arc::clone(layout)
+        } else {
+            let layout = Arc::new(RowLayout::new(info)?);
+            if self.known.len() >= Self::MOST {
+                self.known.clear();
             }
+            self.known.insert(info.bytes.to_vec(), Arc::clone(&layout));
+            layout
         };
         self.last = Some((info.bytes.to_vec(), Arc::clone(&layout)));
         Ok(layout)

@@ -35,7 +35,7 @@ pub fn delete_end(page: &mut IndexPage<'_>, layout: &RowLayout, first: usize) ->
     page.frame.set_u16(LAST_INSERT, 0)?;
     let (owner, before_owner) = page.owner(first)?;
     let slot = page.slot_of(owner)?;
-    let owned = page.owned(owner)?;
+    let in_slot = page.owned(owner)?;
     let before = page.before(first, slot)?;
     let (mut size, mut count, mut last) = (0_usize, 0_usize, first);
     let (mut at, limit, mut shape) = (first, page.heap_count()?, RowShape::default());
@@ -50,7 +50,7 @@ pub fn delete_end(page: &mut IndexPage<'_>, layout: &RowLayout, first: usize) ->
         at = page.next_row(at)?;
     }
     // Of the rows that the slot owned, those before the first deleted one are left.
-    let left = owned.checked_sub(before_owner).ok_or_else(|| invalid(format!("slot {slot} owns {owned} rows")))?;
+    let left = in_slot.checked_sub(before_owner).ok_or_else(|| invalid(format!("slot {slot} owns {in_slot} rows")))?;
     page.set_slot(slot, supremum)?;
     page.set_owned(supremum, left)?;
     page.frame.set_place(SLOT_COUNT, slot.saturating_add(1))?;

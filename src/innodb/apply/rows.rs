@@ -164,9 +164,9 @@ pub fn link(page: &mut IndexPage<'_>, cursor: usize, origin: usize, heap_no: u16
     page.set_heap_no(origin, heap_no)?;
     note_direction(page, cursor, origin, next)?;
     let (owner, _) = page.owner(origin)?;
-    let owned = page.owned(owner)?.saturating_add(1);
-    page.set_owned(owner, owned)?;
-    if is_overfull(owned) {
+    let in_slot = page.owned(owner)?.saturating_add(1);
+    page.set_owned(owner, in_slot)?;
+    if is_overfull(in_slot) {
         let slot = page.slot_of(owner)?;
         page.split_slot(slot)?;
     }
@@ -184,17 +184,9 @@ fn note_direction(page: &mut IndexPage<'_>, cursor: usize, origin: usize, next: 
     } else {
         None
     };
-    match same {
-        Some(towards) => {
-            page.frame.set_u16(DIRECTION, towards)?;
-            let count = page.frame.u16(DIRECTION_COUNT)?.wrapping_add(1);
-            page.frame.set_u16(DIRECTION_COUNT, count)?;
-        }
-        None => {
-            page.frame.set_u16(DIRECTION, direction::NONE)?;
-            page.frame.set_u16(DIRECTION_COUNT, 0)?;
-        }
-    }
+    let count = if same.is_some() { page.frame.u16(DIRECTION_COUNT)?.wrapping_add(1) } else { 0 };
+    page.frame.set_u16(DIRECTION, same.unwrap_or(direction::NONE))?;
+    page.frame.set_u16(DIRECTION_COUNT, count)?;
     page.frame.set_place(LAST_INSERT, origin)
 }
 
@@ -218,7 +210,7 @@ pub fn delete(page: &mut IndexPage<'_>, layout: &RowLayout, origin: usize) -> Re
 pub fn unlink(page: &mut IndexPage<'_>, origin: usize) -> Result<Option<usize>, FormatError> {
     let (owner, _) = page.owner(origin)?;
     let slot = page.slot_of(owner)?;
-    let owned = page.owned(owner)?;
+    let in_slot = page.owned(owner)?;
     page.frame.set_u16(LAST_INSERT, 0)?;
     let (before, next) = (page.before(origin, slot)?, page.next_row(origin)?);
     page.set_next(before, Some(next))?;
@@ -228,8 +220,8 @@ pub fn unlink(page: &mut IndexPage<'_>, origin: usize) -> Result<Option<usize>, 
         page.set_slot(slot, before)?;
         holder = before;
     }
-    page.set_owned(holder, owned.saturating_sub(1))?;
-    Ok(is_scarce(owned).then_some(slot))
+    page.set_owned(holder, in_slot.saturating_sub(1))?;
+    Ok(is_scarce(in_slot).then_some(slot))
 }
 
 /// Marks a row of a secondary index as deleted, or takes the mark away.

@@ -107,7 +107,7 @@ proptest! {
                 9 if model.len() > 20 => {
                     let at = usize::from(at) % model.len();
                     let row = nth(&page, at + 1);
-                    if at % 2 == 0 {
+                    if at.is_multiple_of(2) {
                         lists::delete_end(&mut page, &layout, row).unwrap();
                         model.truncate(at);
                     } else {
