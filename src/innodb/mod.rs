@@ -6,6 +6,7 @@
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::as_conversions))]
 
 pub mod apply;
+pub mod check;
 pub mod checksum;
 pub mod cursor;
 pub mod ids;

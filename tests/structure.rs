@@ -1,0 +1,274 @@
+//! The check of a tablespace's structure, against files of real servers: silent on good ones, and it finds what is
+//! planted into them under right checksums.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "it is part of tests: what fails, fails them"
+)]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use stillframe::innodb::check::{Checked, Finding, Source, Subject, check_space};
+use stillframe::innodb::checksum::stamp_page;
+use stillframe::innodb::ids::PageNo;
+use stillframe::innodb::lsn::Lsn;
+use stillframe::innodb::page::{PageType, compress};
+use stillframe::innodb::space::SpaceHeader;
+use support::server::Server;
+use support::workload::{Options, Workload};
+
+/// A tablespace's file in memory.
+#[derive(Clone)]
+struct File {
+    bytes: Vec<u8>,
+    header: SpaceHeader,
+}
+
+impl File {
+    fn read(path: &Path) -> Self {
+        let bytes = std::fs::read(path).unwrap();
+        let header = SpaceHeader::decode(&bytes[..bytes.len().min(65536)]).unwrap();
+        Self { bytes, header }
+    }
+
+    fn size(&self) -> usize {
+        self.header.flags.physical_size().len()
+    }
+
+    fn page(&self, number: usize) -> &[u8] {
+        &self.bytes[number * self.size()..(number + 1) * self.size()]
+    }
+
+    fn check(&self) -> (Checked, Vec<Finding>) {
+        let subject = Subject {
+            space: self.header.space,
+            flags: self.header.flags,
+            pages: u32::try_from(self.bytes.len() / self.size()).unwrap(),
+            end: Lsn::new(1 << 40),
+        };
+        check_space(&subject, &mut self.clone()).unwrap()
+    }
+
+    /// The file with some bytes of a page changed, and the page's checksum right again.
+    fn with(&self, page: usize, at: usize, bytes: &[u8]) -> Self {
+        let (mut changed, size) = (self.clone(), self.size());
+        let page = &mut changed.bytes[page * size..(page + 1) * size];
+        page[at..at + bytes.len()].copy_from_slice(bytes);
+        stamp_page(page).unwrap();
+        changed
+    }
+}
+
+impl Source for File {
+    type Error = String;
+
+    fn read(&mut self, number: PageNo, page: &mut [u8]) -> Result<(), String> {
+        let found = self.page(usize::try_from(number.0).unwrap());
+        page.copy_from_slice(found);
+        if u16::from_be_bytes([page[24], page[25]]) == PageType::Compressed.id() {
+            let mut out = Vec::new();
+            compress::decompress_page(found, &mut out).map_err(|error| error.to_string())?;
+            page.copy_from_slice(&out);
+        }
+        Ok(())
+    }
+}
+
+fn tablespaces(below: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(below).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if path.is_dir() {
+            if !name.starts_with("#innodb") {
+                tablespaces(&path, found);
+            }
+        } else if name.starts_with("undo_") || name == "ibdata1" {
+            found.push(path);
+        } else if path.extension().is_some_and(|extension| extension == "ibd" || extension == "ibu") {
+            found.push(path);
+        }
+    }
+}
+
+/// A stopped server that has done all kinds of work, and its files.
+async fn files(page_size: u32) -> (Server, BTreeMap<String, File>) {
+    let mut server = Server::builder().page_size(page_size).start().await;
+    let workload = Workload::create(&server, &Options { rows: 40, plain: false, ..Options::default() }).await;
+    let running = workload.start(4).await;
+    running.wait_for(1500).await;
+    running.stop().await;
+    workload.fill(6 << 20).await;
+    server.sql("DELETE FROM sf.bulk WHERE id % 3 = 0").await;
+    server.sql("SET GLOBAL innodb_fast_shutdown = 0").await;
+    server.stop().await;
+    let mut paths = Vec::new();
+    tablespaces(server.root(), &mut paths);
+    let files = paths.iter().map(|path| {
+        let name = path.strip_prefix(server.root()).unwrap().to_string_lossy().into_owned();
+        (name, File::read(path))
+    });
+    let files: BTreeMap<String, File> = files.collect();
+    assert!(files.len() > 40, "{}", files.len());
+    (server, files)
+}
+
+async fn assert_silent(page_size: u32) {
+    let (_server, files) = files(page_size).await;
+    let (mut sum, mut wrong) = (Checked::default(), Vec::new());
+    for (name, file) in &files {
+        let (checked, findings) = file.check();
+        wrong.extend(findings.iter().map(|finding| format!("{name}: {finding}")));
+        sum.pages += checked.pages;
+        sum.index_pages += checked.index_pages;
+        sum.lobs += checked.lobs;
+        sum.undo_segments += checked.undo_segments;
+    }
+    println!("{} files: {sum:?}", files.len());
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(sum.index_pages > 500 && sum.lobs > 10 && sum.undo_segments > 0, "{sum:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn good_files_of_16k_pages_are_silent() {
+    assert_silent(16384).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn good_files_of_4k_pages_are_silent() {
+    assert_silent(4096).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn good_files_of_64k_pages_are_silent() {
+    assert_silent(65536).await;
+}
+
+/// Numbers of the pages of a kind that are in their tree at a level.
+fn index_pages(file: &File, level: u16) -> Vec<usize> {
+    let is_one = |number: &usize| {
+        let page = file.page(*number);
+        u16::from_be_bytes([page[24], page[25]]) == PageType::Index.id() && page[64..66] == level.to_be_bytes()
+    };
+    (3..file.bytes.len() / file.size()).filter(is_one).collect()
+}
+
+fn first_of(file: &File, kind: PageType) -> usize {
+    let is_one = |number: &usize| file.page(*number)[24..26] == kind.id().to_be_bytes();
+    (0..file.bytes.len() / file.size()).find(is_one).unwrap()
+}
+
+fn u16_of(page: &[u8], at: usize) -> u16 {
+    u16::from_be_bytes([page[at], page[at + 1]])
+}
+
+fn u32_of(page: &[u8], at: usize) -> u32 {
+    u32::from_be_bytes(page[at..at + 4].try_into().unwrap())
+}
+
+/// Damage to a table's file: what it is called, and the file with it.
+fn damaged(bulk: &File) -> Vec<(&'static str, File)> {
+    let leaves = index_pages(bulk, 0);
+    // One with neighbours on both sides, and rows.
+    let leaf = *leaves
+        .iter()
+        .find(|leaf| {
+            let page = bulk.page(**leaf);
+            u32_of(page, 8) != u32::MAX && u32_of(page, 12) != u32::MAX && u16_of(page, 54) > 2 && u16_of(page, 44) == 0
+        })
+        .unwrap();
+    let page = bulk.page(leaf).to_vec();
+    let root = *index_pages(bulk, 1).first().unwrap();
+    let first_row = 99 + usize::from(u16_of(&page, 97));
+    let second_row = first_row + usize::from(u16_of(&page, first_row - 2));
+    let link = u16::try_from(second_row - 99).unwrap();
+    let near = [u32_of(&page, 8), u32_of(&page, 12), u32::try_from(leaf).unwrap()];
+    let other = leaves.iter().map(|other| u32::try_from(*other).unwrap()).find(|other| !near.contains(other)).unwrap();
+    let slot = page.len() - 12;
+    let word = |at: usize, more: u16| (u16_of(&page, at).wrapping_add(more)).to_be_bytes();
+    let inode = first_of(bulk, PageType::Inode);
+    let page0 = bulk.page(0);
+    // The extent that the leaf is in.
+    let extent = 150 + (leaf / 64) * 40;
+    // One that is a segment's own.
+    let owned = 150 + (0..64).find(|number| page0[150 + number * 40 + 20..][..4] == [0, 0, 0, 4]).unwrap() * 40;
+    let mut bits = page0[extent + 24..extent + 40].to_vec();
+    bits[(leaf % 64) / 4] |= 1 << ((leaf % 4) * 2);
+    let cases = vec![
+        ("previous page", bulk.with(leaf, 8, &other.to_be_bytes())),
+        ("next page", bulk.with(leaf, 12, &other.to_be_bytes())),
+        ("next page is none", bulk.with(leaf, 12, &[0xFF; 4])),
+        ("level", bulk.with(leaf, 64, &[0, 1])),
+        ("index", bulk.with(leaf, 73, &[0xEE])),
+        ("kind", bulk.with(leaf, 24, &PageType::Rtree.id().to_be_bytes())),
+        ("place", bulk.with(leaf, 4, &other.to_be_bytes())),
+        ("space", bulk.with(leaf, 34, &[0, 0, 0, 1])),
+        ("LSN", bulk.with(leaf, 16, &[0, 0, 2, 0, 0, 0, 0, 0])),
+        ("slot", bulk.with(leaf, slot, &word(slot, 1))),
+        ("slots", bulk.with(leaf, 38, &word(38, 0xFFFF))),
+        ("rows", bulk.with(leaf, 54, &word(54, 1))),
+        ("heap", bulk.with(leaf, 42, &word(42, 1))),
+        ("heap's end", bulk.with(leaf, 40, &[0x3F, 0xF8])),
+        ("freed row in use", bulk.with(leaf, 44, &u16::try_from(first_row).unwrap().to_be_bytes())),
+        ("owned rows", bulk.with(leaf, 99 - 5, &[2])),
+        ("a row is skipped", bulk.with(leaf, 97, &link.to_be_bytes())),
+        ("a row follows itself", bulk.with(leaf, first_row - 2, &[0xFF, 0xFF])),
+        ("number in the heap", bulk.with(leaf, first_row - 4, &[0x7F, 0xF8])),
+        ("root's segment", bulk.with(root, 82, &[0, 0])),
+        ("root has a neighbour", bulk.with(root, 12, &other.to_be_bytes())),
+        ("size", bulk.with(0, 46, &[0, 0xFF, 0xFF, 0xFF])),
+        ("free limit", bulk.with(0, 50, &[0, 0xFF, 0xFF, 0xFF])),
+        ("free extents", bulk.with(0, 65, &[page0[65] + 1])),
+        ("first extent of a list", bulk.with(0, 86, &[0, 0])),
+        ("extent's state", bulk.with(0, extent + 20, &[0, 0, 0, 1])),
+        ("extent's segment", bulk.with(0, owned, &[0, 0, 0, 0, 0, 0, 0, 99])),
+        ("page in use is free", bulk.with(0, extent + 24, &bits)),
+        ("segment's mark", bulk.with(inode, 50 + 60, &[0; 4])),
+        ("segment twice", bulk.with(inode, 50, &bulk.page(inode)[50 + 192..50 + 200])),
+        ("segment's full extents", bulk.with(inode, 50 + 192 + 44, &[0, 0, 0, 77])),
+    ];
+    for (name, file) in &cases {
+        assert!(file.bytes != bulk.bytes, "{name} changes nothing");
+    }
+    cases
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damage_is_found() {
+    let (_server, files) = files(16384).await;
+    let bulk = &files["data/sf/bulk.ibd"];
+    let mut cases = damaged(bulk);
+    let with_lobs = files.values().find(|file| {
+        let mut numbers = 0..file.bytes.len() / file.size();
+        file.size() == 16384 && numbers.any(|number| file.page(number)[24..26] == PageType::LobFirst.id().to_be_bytes())
+    });
+    let with_lobs = with_lobs.unwrap();
+    let lob = first_of(with_lobs, PageType::LobFirst);
+    cases.push(("parts of a large object", with_lobs.with(lob, 67, &[99])));
+    cases.push(("part of a large object", with_lobs.with(lob, 96 + 48, &[0, 0, 0, 1])));
+    let undo = files.iter().find(|(name, _)| name.ends_with("undo_001")).unwrap().1;
+    let array = first_of(undo, PageType::RsegArray);
+    cases.push(("rollback segment", undo.with(array, 56, &[0, 0, 0, 1])));
+    let in_use = (0..128).map(|slot| u32_of(undo.page(array), 56 + slot * 4) as usize);
+    let (segment, slot) = in_use
+        .flat_map(|segment| (0..1024).map(move |slot| (segment, slot)))
+        .find(|(segment, slot)| u32_of(undo.page(*segment), 72 + slot * 4) != u32::MAX)
+        .unwrap();
+    cases.push(("undo log of another kind", undo.with(segment, 72 + slot * 4, &[0, 0, 0, 2])));
+    let log = u32_of(undo.page(segment), 72 + slot * 4) as usize;
+    cases.push(("pages of an undo log", undo.with(log, 73, &[99])));
+    cases.push(("state of an undo log", undo.with(log, 56, &[0, 0])));
+    let mut missed = Vec::new();
+    for (name, file) in &cases {
+        let (_, findings) = file.check();
+        println!("{name}: {}", findings.first().map_or("NOTHING".into(), ToString::to_string));
+        if findings.is_empty() {
+            missed.push(*name);
+        }
+    }
+    assert!(missed.is_empty(), "not found: {missed:?}");
+}
