@@ -79,6 +79,12 @@ impl Source for File {
     }
 }
 
+fn is_tablespace(path: &Path) -> bool {
+    let name = path.file_name().unwrap().to_string_lossy();
+    let extension = path.extension().is_some_and(|extension| extension == "ibd" || extension == "ibu");
+    extension || name.starts_with("undo_") || name == "ibdata1"
+}
+
 fn tablespaces(below: &Path, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(below).unwrap() {
         let path = entry.unwrap().path();
@@ -87,9 +93,7 @@ fn tablespaces(below: &Path, found: &mut Vec<PathBuf>) {
             if !name.starts_with("#innodb") {
                 tablespaces(&path, found);
             }
-        } else if name.starts_with("undo_") || name == "ibdata1" {
-            found.push(path);
-        } else if path.extension().is_some_and(|extension| extension == "ibd" || extension == "ibu") {
+        } else if is_tablespace(&path) {
             found.push(path);
         }
     }
@@ -125,6 +129,7 @@ async fn assert_silent(page_size: u32) {
         wrong.extend(findings.iter().map(|finding| format!("{name}: {finding}")));
         sum.pages += checked.pages;
         sum.index_pages += checked.index_pages;
+        sum.ordered_pages += checked.ordered_pages;
         sum.lobs += checked.lobs;
         sum.undo_segments += checked.undo_segments;
     }
@@ -192,6 +197,11 @@ fn damaged(bulk: &File) -> Vec<(&'static str, File)> {
     let word = |at: usize, more: u16| (u16_of(&page, at).wrapping_add(more)).to_be_bytes();
     let inode = first_of(bulk, PageType::Inode);
     let page0 = bulk.page(0);
+    // Its first row's key has 8 bytes, and the child follows.
+    let top = bulk.page(root);
+    let node = |row: usize| row + usize::from(u16_of(top, row - 2));
+    let child_at = node(99) + 8;
+    let other_child = top[node(node(99)) + 8..][..4].to_vec();
     // The extent that the leaf is in.
     let extent = 150 + (leaf / 64) * 40;
     // One that is a segment's own.
@@ -218,6 +228,12 @@ fn damaged(bulk: &File) -> Vec<(&'static str, File)> {
         ("a row is skipped", bulk.with(leaf, 97, &link.to_be_bytes())),
         ("a row follows itself", bulk.with(leaf, first_row - 2, &[0xFF, 0xFF])),
         ("number in the heap", bulk.with(leaf, first_row - 4, &[0x7F, 0xF8])),
+        ("rows out of order", bulk.with(leaf, second_row, &[0; 8])),
+        ("first row behind the last page's", bulk.with(leaf, first_row, &[0; 8])),
+        ("a length", bulk.with(leaf, first_row - 7, &[page[first_row - 7] ^ 1])),
+        ("freed bytes", bulk.with(leaf, 46, &word(46, 8))),
+        ("child", bulk.with(root, child_at, &other_child)),
+        ("child of another kind", bulk.with(root, child_at, &[0, 0, 0, 2])),
         ("root's segment", bulk.with(root, 82, &[0, 0])),
         ("root has a neighbour", bulk.with(root, 12, &other.to_be_bytes())),
         ("size", bulk.with(0, 46, &[0, 0xFF, 0xFF, 0xFF])),
@@ -237,6 +253,31 @@ fn damaged(bulk: &File) -> Vec<(&'static str, File)> {
     cases
 }
 
+/// A page with a row that goes on elsewhere, and where it says so: the last 20 bytes of the row name a page of a large
+/// object in this tablespace.
+fn external_row(file: &File) -> (usize, usize) {
+    let space = file.header.space.0.to_be_bytes();
+    let is_lob = |number: u32| {
+        let number = usize::try_from(number).unwrap();
+        number * file.size() < file.bytes.len() && file.page(number)[24..26] == PageType::LobFirst.id().to_be_bytes()
+    };
+    for leaf in index_pages(file, 0) {
+        let page = file.page(leaf);
+        let mut row = 99 + usize::from(u16_of(page, 97));
+        while row != 112 {
+            let found = (row..row + 1000).find(|at| page[*at..].starts_with(&space) && is_lob(u32_of(page, at + 4)));
+            if let Some(at) = found
+                && page[row - 5] & 0x20 == 0
+                && page[at + 12] & 0x80 == 0
+            {
+                return (leaf, at);
+            }
+            row = (row + usize::from(u16_of(page, row - 2))) & (file.size() - 1);
+        }
+    }
+    panic!("no row with a large object");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn damage_is_found() {
     let (_server, files) = files(16384).await;
@@ -244,12 +285,18 @@ async fn damage_is_found() {
     let mut cases = damaged(bulk);
     let with_lobs = files.values().find(|file| {
         let mut numbers = 0..file.bytes.len() / file.size();
-        file.size() == 16384 && numbers.any(|number| file.page(number)[24..26] == PageType::LobFirst.id().to_be_bytes())
+        // Of rows in the new format, as the places below take them to be.
+        let compact = index_pages(file, 0).iter().all(|leaf| file.page(*leaf)[42] & 0x80 != 0);
+        file.size() == 16384
+            && compact
+            && numbers.any(|number| file.page(number)[24..26] == PageType::LobFirst.id().to_be_bytes())
     });
     let with_lobs = with_lobs.unwrap();
     let lob = first_of(with_lobs, PageType::LobFirst);
     cases.push(("parts of a large object", with_lobs.with(lob, 67, &[99])));
     cases.push(("part of a large object", with_lobs.with(lob, 96 + 48, &[0, 0, 0, 1])));
+    let (row, reference) = external_row(with_lobs);
+    cases.push(("column's first page", with_lobs.with(row, reference + 4, &[0, 0, 0, 4])));
     let undo = files.iter().find(|(name, _)| name.ends_with("undo_001")).unwrap().1;
     let array = first_of(undo, PageType::RsegArray);
     cases.push(("rollback segment", undo.with(array, 56, &[0, 0, 0, 1])));

@@ -5,14 +5,18 @@
 //!   pages ─► extents   page 0, extent descriptors, their lists, segments ─► which pages are in use
 //!        ├─► rows      each index page by itself: list, directory, heap, freed rows
 //!        ├─► trees     neighbours of index pages, their levels and indexes
+//!        ├─► order     rows against each other, their neighbours, and the pages below: by the dictionary's own words
 //!        ├─► lobs      off-page columns: their lists of parts
 //!        └─► undo      rollback segments and the logs in them
 //! ```
 //! Does no I/O: the caller gives pages, decrypted and decompressed, and takes findings. Bounds: memory grows by some
-//! 40 bytes per extent, not with pages.
+//! 40 bytes per extent and two bits per page.
 
+mod describe;
+mod dictionary;
 mod extents;
 mod lobs;
+mod order;
 mod reading;
 mod rows;
 mod trees;
@@ -73,6 +77,8 @@ pub struct Checked {
     pub pages: u64,
     /// Of them, pages of indexes.
     pub index_pages: u64,
+    /// Of them, those whose rows the dictionary describes.
+    pub ordered_pages: u64,
     /// Off-page columns.
     pub lobs: u64,
     /// Undo logs' segments.
@@ -123,7 +129,8 @@ struct Check<'c, S> {
 impl<S: Source> Check<'_, S> {
     fn run(&mut self) -> Result<(), S::Error> {
         let Some(extents) = Extents::gather(self)? else { return Ok(()) };
-        let mut trees = trees::Trees::default();
+        let dictionary = self.dictionary()?;
+        let (mut trees, mut levels) = (trees::Trees::default(), order::Levels::default());
         for number in 0..self.subject.pages {
             let page = self.page(number)?;
             self.checked.pages = self.checked.pages.saturating_add(1);
@@ -134,6 +141,7 @@ impl<S: Source> Check<'_, S> {
                 Some(PageType::Index | PageType::Rtree | PageType::Sdi) => {
                     self.checked.index_pages = self.checked.index_pages.saturating_add(1);
                     self.check_index_page(number, &page, &extents, &mut trees)?;
+                    self.check_rows_by_dictionary(number, &page, &extents, &dictionary, &mut levels)?;
                 }
                 Some(PageType::LobFirst) => {
                     self.checked.lobs = self.checked.lobs.saturating_add(1);
@@ -144,6 +152,7 @@ impl<S: Source> Check<'_, S> {
             }
         }
         self.check_roots(&trees);
+        self.check_orphans(&levels);
         Ok(())
     }
 

@@ -1,7 +1,9 @@
 //! An index page by itself: its rows in their list, its directory, its heap, its freed rows (record-format reference,
 //! section 2).
 
+use super::dictionary::Dictionary;
 use super::extents::Extents;
+use super::order::Levels;
 use super::reading::Page;
 use super::trees::Trees;
 use super::{Check, Source};
@@ -10,7 +12,9 @@ use crate::innodb::apply::PageBuffer;
 use crate::innodb::apply::frame::Frame;
 use crate::innodb::apply::index_page::{FREE, GARBAGE, HEAP_TOP, IndexPage, LAST_INSERT, LEVEL, ROW_COUNT};
 use crate::innodb::ids::{PageId, PageNo};
+use crate::innodb::page::PageType;
 
+const INDEX_ID: usize = 66;
 /// No tree is higher: each level has at least twice the pages of the one above, but for the root.
 const MOST_LEVELS: u16 = 64;
 
@@ -34,6 +38,29 @@ impl<S: Source> Check<'_, S> {
             self.findings.bad(number, &error);
         }
         self.check_neighbours(number, page, extents, trees)
+    }
+}
+
+impl<S: Source> Check<'_, S> {
+    /// Checks the order of an index page's rows, where the dictionary tells it.
+    pub(super) fn check_rows_by_dictionary(
+        &mut self,
+        number: u32,
+        page: &Page,
+        extents: &Extents,
+        dictionary: &Dictionary,
+        levels: &mut Levels,
+    ) -> Result<(), S::Error> {
+        let Some(shape) = dictionary.get(&page.u64(INDEX_ID)).filter(|_| page.kind() != Some(PageType::Sdi)) else {
+            return Ok(());
+        };
+        let mut buffer = PageBuffer::new(self.subject.flags);
+        let id = PageId { space: self.subject.space, page: PageNo(number) };
+        if buffer.load(id, page.bytes()).is_err() {
+            return Ok(());
+        }
+        self.checked.ordered_pages = self.checked.ordered_pages.saturating_add(1);
+        self.check_order(number, &mut buffer.frame().clone(), shape, extents, levels)
     }
 }
 

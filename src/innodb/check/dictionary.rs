@@ -1,0 +1,338 @@
+//! The dictionary information that a tablespace carries of its tables, as far as it says how the rows of their indexes
+//! are laid out and ordered (read off files of MySQL 9.7.4).
+//!
+//! ```text
+//!   page 0, behind the encryption info: version │ root ─► B-tree of (type, id, …, lengths, zlib of JSON)
+//!   JSON: columns, and indexes with their columns ─► description as redo records have it ─► RowLayout
+//! ```
+//! Objects that compressed tablespaces keep off page are not read: nothing is known of their indexes then.
+
+use std::collections::HashMap;
+use std::io::Read as _;
+
+use serde::Deserialize;
+
+use super::describe::{WHOLE, describe};
+use super::order::Order;
+use super::reading::{NONE, Page};
+use super::{Check, Source};
+use crate::innodb::FormatError;
+use crate::innodb::apply::PageBuffer;
+use crate::innodb::apply::index_page::{IndexPage, LEVEL};
+use crate::innodb::apply::layout::{RowLayout, RowShape};
+use crate::innodb::ids::{PageId, PageNo};
+use crate::innodb::page::PageType;
+use crate::innodb::redo::body::index::IndexInfo;
+use crate::innodb::redo::body::reader::{Fault, Reader};
+use crate::innodb::space::encryption::ENCRYPTION_INFO_SIZE;
+use crate::innodb::space::header::encryption_offset;
+
+/// Behind the encryption info: 4 reserved bytes and the version.
+const ROOT: usize = 8;
+/// The description of the tree itself: type, id, system fields, two lengths, data.
+const TREE: &[u8] = &[1, 1, 0, 7, 0, 2, 0x80, 4, 0x80, 8, 0x80, 6, 0x80, 7, 0x80, 4, 0x80, 4, 0xFF, 0xFF];
+const REDUNDANT_TREE: &[u8] = &[1, 0];
+/// An object is a table, not a tablespace.
+const TABLE: u32 = 1;
+/// No object is larger: a table of 1017 columns has some 2 MiB.
+const MOST_JSON: u64 = 64 << 20;
+/// More pages than any tree of dictionary information has.
+const MOST_PAGES: usize = 1 << 20;
+
+/// How the rows of an index are laid out and ordered.
+#[derive(Debug)]
+pub struct IndexShape {
+    /// Its table and its name.
+    pub name: String,
+    /// The layout of its rows.
+    pub layout: RowLayout,
+    /// That of the rows above the leaves, where it is another.
+    pub node_layout: Option<RowLayout>,
+    /// How the fields that order it are compared.
+    pub order: Vec<Order>,
+    /// It is an R-tree: its rows are in no order.
+    pub spatial: bool,
+}
+
+/// The indexes of a tablespace, by their ids.
+pub type Dictionary = HashMap<u64, IndexShape>;
+
+#[derive(Debug, Deserialize)]
+struct Object {
+    dd_object: Table,
+}
+
+#[derive(Debug, Deserialize)]
+struct Table {
+    name: String,
+    row_format: u32,
+    columns: Vec<Column>,
+    indexes: Vec<Index>,
+    #[serde(default)]
+    partitions: Vec<Partition>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Column {
+    pub name: String,
+    #[serde(rename = "type")]
+    pub kind: u32,
+    pub is_nullable: bool,
+    pub char_length: u64,
+    pub numeric_precision: u64,
+    pub numeric_scale: u64,
+    pub datetime_precision: u64,
+    pub collation_id: u64,
+    #[serde(rename = "column_type_utf8")]
+    pub declared: String,
+    #[serde(default)]
+    pub elements: Vec<serde::de::IgnoredAny>,
+    pub se_private_data: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct Index {
+    name: String,
+    #[serde(rename = "type")]
+    kind: u32,
+    se_private_data: String,
+    elements: Vec<Element>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Element {
+    pub column_opx: usize,
+    pub length: u64,
+    pub order: u32,
+}
+
+#[derive(Debug, Deserialize)]
+struct Partition {
+    #[serde(default)]
+    indexes: Vec<PartitionIndex>,
+    #[serde(default)]
+    subpartitions: Vec<Partition>,
+}
+
+#[derive(Debug, Deserialize)]
+struct PartitionIndex {
+    se_private_data: String,
+    index_opx: usize,
+}
+
+/// Kinds of indexes.
+mod kind {
+    pub const FULL_TEXT: u32 = 4;
+    pub const SPATIAL: u32 = 5;
+}
+
+/// Row formats of tables.
+mod format {
+    pub const REDUNDANT: u32 = 4;
+}
+
+impl<S: Source> Check<'_, S> {
+    /// Reads what the tablespace says of its tables.
+    pub(super) fn dictionary(&mut self) -> Result<Dictionary, S::Error> {
+        let mut dictionary = Dictionary::new();
+        if !self.subject.flags.has_sdi() {
+            return Ok(dictionary);
+        }
+        let page0 = self.page(0)?;
+        let at = encryption_offset(self.subject.flags).unwrap_or(0);
+        let root = page0.u32(at.saturating_add(ENCRYPTION_INFO_SIZE).saturating_add(ROOT));
+        for (number, json) in self.objects(root)? {
+            match serde_json::from_slice::<Object>(&json) {
+                Ok(object) => add_table(&mut dictionary, &object.dd_object),
+                Err(error) => self.findings.add(number, format!("has dictionary information that is none: {error}")),
+            }
+        }
+        Ok(dictionary)
+    }
+
+    /// The tables' descriptions, with the pages that they are on.
+    fn objects(&mut self, root: u32) -> Result<Vec<(u32, Vec<u8>)>, S::Error> {
+        let (mut found, mut number) = (Vec::new(), root);
+        for _ in 0..MOST_PAGES {
+            if number == NONE || number >= self.subject.pages {
+                break;
+            }
+            let page = self.page(number)?;
+            if page.kind() != Some(PageType::Sdi) {
+                self.findings.add(number, "should be of dictionary information, and is not");
+                break;
+            }
+            match self.rows_of_tree(number, &page) {
+                Err(error) => {
+                    self.findings.bad(number, &error);
+                    break;
+                }
+                Ok(Rows::Child(child)) => number = child,
+                Ok(Rows::Leaf(rows)) => {
+                    for row in rows {
+                        let whole = self.whole(row)?;
+                        if let Some(json) = whole.and_then(|bytes| inflate(&bytes)) {
+                            found.push((number, json));
+                        }
+                    }
+                    number = page.u32(12);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    fn rows_of_tree(&self, number: u32, page: &Page) -> Result<Rows, FormatError> {
+        let mut buffer = PageBuffer::new(self.subject.flags);
+        let id = PageId { space: self.subject.space, page: PageNo(number) };
+        let loaded = buffer.load(id, page.bytes());
+        loaded.map_err(|error| FormatError::Invalid { what: "dictionary information", why: error.to_string() })?;
+        let mut frame = buffer.frame().clone();
+        let index = IndexPage::open_any(&mut frame)?;
+        let layout = layout_of(if index.is_compact() { TREE } else { REDUNDANT_TREE })?;
+        let leaf = index.frame.u16(LEVEL)? == 0;
+        let (mut rows, mut shape) = (Vec::new(), RowShape::default());
+        let mut at = index.next_row(index.infimum())?;
+        for _ in 0..index.heap_count()? {
+            if at == index.supremum() {
+                break;
+            }
+            layout.measure(index.frame.as_bytes(), at, &mut shape)?;
+            if !leaf {
+                let child = index.frame.u32(at.saturating_add(shape.data).saturating_sub(4))?;
+                return Ok(Rows::Child(child));
+            }
+            let deleted = index.frame.u8(index.info_at(at)?)? & 0x20 != 0;
+            if !deleted && index.frame.u32(at)? == TABLE {
+                let (start, len, field) = shape.field(6)?;
+                let bytes = index.frame.slice(at.saturating_add(start), len)?.to_vec();
+                rows.push(Stored { bytes, external: field.external });
+            }
+            at = index.next_row(at)?;
+        }
+        Ok(Rows::Leaf(rows))
+    }
+
+    /// What is stored in a row, with what is off page.
+    fn whole(&mut self, row: Stored) -> Result<Option<Vec<u8>>, S::Error> {
+        const REFERENCE: usize = 20;
+        if !row.external {
+            return Ok(Some(row.bytes));
+        }
+        let Some(local) = row.bytes.len().checked_sub(REFERENCE) else { return Ok(None) };
+        let reference = Page::new(row.bytes.get(local..).unwrap_or_default().to_vec());
+        let mut bytes = row.bytes.get(..local).unwrap_or_default().to_vec();
+        let mut number = reference.u32(4);
+        for _ in 0..MOST_PAGES {
+            if number == NONE {
+                return Ok(Some(bytes));
+            }
+            if number >= self.subject.pages {
+                break;
+            }
+            let page = self.page(number)?;
+            if page.kind() != Some(PageType::SdiBlob) {
+                break;
+            }
+            let len = usize::try_from(page.u32(38)).unwrap_or(usize::MAX);
+            let Some(part) = page.bytes().get(46..46_usize.saturating_add(len)) else { break };
+            bytes.extend_from_slice(part);
+            number = page.u32(42);
+        }
+        Ok(None)
+    }
+}
+
+/// What a page of the tree has.
+enum Rows {
+    /// The first page below it.
+    Child(u32),
+    /// Tables.
+    Leaf(Vec<Stored>),
+}
+
+struct Stored {
+    bytes: Vec<u8>,
+    external: bool,
+}
+
+fn inflate(bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut json = Vec::new();
+    flate2::read::ZlibDecoder::new(bytes).take(MOST_JSON).read_to_end(&mut json).ok()?;
+    Some(json)
+}
+
+fn layout_of(description: &[u8]) -> Result<RowLayout, FormatError> {
+    let info = IndexInfo::decode(&mut Reader::new(description)).map_err(|fault| match fault {
+        Fault::Bad(error) => error,
+        Fault::Short => FormatError::Invalid { what: "index description", why: "it is cut short".into() },
+    })?;
+    RowLayout::new(&info)
+}
+
+/// A number among `name=value;` pairs.
+pub(super) fn private(data: &str, name: &str) -> Option<u64> {
+    data.split(';').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('=')?.parse().ok())
+}
+
+fn add_table(dictionary: &mut Dictionary, table: &Table) {
+    for (number, index) in table.indexes.iter().enumerate() {
+        if index.kind == kind::FULL_TEXT {
+            continue;
+        }
+        let ids = std::iter::once(private(&index.se_private_data, "id")).flatten();
+        let ids: Vec<u64> = ids.chain(partition_ids(&table.partitions, number)).collect();
+        for id in ids {
+            // An index that is not understood is checked as one of which nothing is known.
+            if let Some(shape) = shape(table, index) {
+                dictionary.insert(id, shape);
+            }
+        }
+    }
+}
+
+fn partition_ids(partitions: &[Partition], number: usize) -> Vec<u64> {
+    let mut ids = Vec::new();
+    for partition in partitions {
+        let own = partition.indexes.iter().filter(|index| index.index_opx == number);
+        ids.extend(own.filter_map(|index| private(&index.se_private_data, "id")));
+        ids.extend(partition_ids(&partition.subpartitions, number));
+    }
+    ids
+}
+
+fn shape(table: &Table, index: &Index) -> Option<IndexShape> {
+    let clustered = is_first(table, index);
+    let columns: Option<Vec<(&Element, &Column)>> =
+        index.elements.iter().map(|element| Some((element, table.columns.get(element.column_opx)?))).collect();
+    let columns = columns?;
+    let mut fields: Vec<(u64, &Column)> = columns.iter().map(|(element, column)| (element.length, *column)).collect();
+    let mut unique = fields.len();
+    if clustered {
+        unique = fields.iter().position(|(_, column)| column.name == "DB_TRX_ID")?;
+        // The number that the full-text index gives a row is stored with it, and not named among the index's columns.
+        let document = table.columns.iter().find(|column| column.name == "FTS_DOC_ID");
+        let document = document.filter(|document| !fields.iter().any(|(_, column)| column.name == document.name));
+        fields.extend(document.map(|document| (WHOLE, document)));
+    }
+    let layout = |fields: &[(u64, &Column)], unique| {
+        if table.row_format == format::REDUNDANT {
+            return layout_of(REDUNDANT_TREE).ok();
+        }
+        layout_of(&describe(&table.columns, fields, unique, clustered)?).ok()
+    };
+    let spatial = index.kind == kind::SPATIAL;
+    Some(IndexShape {
+        name: format!("{} of {}", index.name, table.name),
+        layout: layout(&fields, unique)?,
+        // Above the leaves of an R-tree there are rectangles alone.
+        node_layout: if spatial { Some(layout(fields.get(..1)?, 1)?) } else { None },
+        order: columns.iter().take(unique).map(|(element, column)| Order::of(column, element)).collect(),
+        spatial,
+    })
+}
+
+/// The clustered index is the first that the dictionary names.
+fn is_first(table: &Table, index: &Index) -> bool {
+    table.indexes.first().is_some_and(|first| first.name == index.name)
+}
