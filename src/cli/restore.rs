@@ -10,8 +10,8 @@ use super::args::{BackupArgs, KeyArgs, choice, external_files, size, threads};
 use super::backup::{binlog_line, redo_line};
 use super::output::{self, Fields, Output, ReportFormat, count};
 use crate::ops::options::{ExternalFiles, Recovery, RestoreOptions, default_parallel};
-use crate::ops::report::{RecoveryState, RestoreReport};
-use crate::ops::{self, Context, Error};
+use crate::ops::report::{RecoveryState, RestoreReport, StructureReport};
+use crate::ops::{self, Context, Error, ErrorKind};
 use crate::util::units::{self, format_bytes};
 
 /// The options.
@@ -44,6 +44,10 @@ pub(super) struct Args {
     /// Clear what an interrupted restore left in the directory; never anything else
     #[arg(long)]
     overwrite_incomplete: bool,
+    /// Check the structure of every tablespace once it is recovered: trees and the order of their rows, extents, large
+    /// objects, undo. Reads all of it once more
+    #[arg(long)]
+    check: bool,
     /// Writing threads [default: one per core, 8 at most]
     #[arg(long, value_name = "N", value_parser = threads)]
     parallel: Option<NonZeroUsize>,
@@ -69,6 +73,7 @@ impl Args {
             external_files: self.external_files,
             keep_replication: self.keep_replication,
             overwrite_incomplete: self.overwrite_incomplete,
+            check_structure: self.check,
             parallel: self.parallel.unwrap_or_else(default_parallel),
             memory: self.memory,
         })
@@ -81,7 +86,15 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Output, Error> 
     let options = args.options()?;
     options.check()?;
     let report = ops::restore::run(context, options).await?;
-    output::render(format, &report, text).map(Output::report)
+    let failure = report.structure.as_ref().and_then(|structure| verdict(&report.id, structure));
+    Ok(Output { report: output::render(format, &report, text)?, note: None, failure })
+}
+
+/// Files whose structure is damaged are a report *and* a failure.
+fn verdict(id: &str, structure: &StructureReport) -> Option<Error> {
+    let problems = count(structure.problem_count, "problem", "problems");
+    let message = format!("the tablespaces restored from {id} are damaged: {problems}");
+    (structure.problem_count > 0).then(|| Error::new(ErrorKind::DamagedBackup, message))
 }
 
 /// The report for people.
@@ -97,10 +110,24 @@ fn text(report: &RestoreReport) -> String {
         .row("Redo", redo_line(report.lsn.checkpoint.get(), report.lsn.end.get()))
         .row("Binary log", binlog_line(report.binlog.as_ref().map(|at| (at.file.as_str(), at.position))))
         .row("GTID set", output::gtid_set(&report.gtid_executed))
+        .rows("Structure", &report.structure.as_ref().map(structure_lines).unwrap_or_default())
         .rows("Start with", &report.settings)
         .rows("Isolated", &report.isolation)
         .rows("Warning", &report.warnings);
     fields.to_string()
+}
+
+/// What the check of the structure found.
+pub(super) fn structure_lines(structure: &StructureReport) -> Vec<String> {
+    let looked_at = format!(
+        "{} and {} in {} checked, the order of the rows in {}",
+        count(structure.index_pages, "index page", "index pages"),
+        count(structure.pages.saturating_sub(structure.index_pages), "other page", "other pages"),
+        count(structure.tablespaces, "tablespace", "tablespaces"),
+        structure.ordered_pages
+    );
+    let problems = structure.problems.iter().map(|problem| format!("{}: {}", problem.object, problem.what));
+    std::iter::once(looked_at).chain(problems).collect()
 }
 
 fn state_line(state: RecoveryState) -> &'static str {
@@ -129,7 +156,7 @@ mod tests {
     use super::*;
     use crate::cli::Verb;
     use crate::cli::tests::{parse, usage_error};
-    use crate::ops::report::{RestoreBytes, samples};
+    use crate::ops::report::{Problem, RestoreBytes, samples};
 
     fn options(line: &str) -> RestoreOptions {
         match parse(&format!("restore {line}")) {
@@ -150,7 +177,7 @@ mod tests {
         let options = options(
             "--store file:///b nightly --datadir /d --recovery native --mysqld /m --encryption-key-file k1 \
              --encryption-key-file k2 --keyring-file kr --external-files /a=/b,/c=/d --keep-replication \
-             --overwrite-incomplete --parallel 5 --memory 1G -o json",
+             --overwrite-incomplete --check --parallel 5 --memory 1G -o json",
         );
         assert_eq!(options.recovery, Recovery::Native);
         assert_eq!(options.mysqld, Some("/m".into()));
@@ -158,7 +185,7 @@ mod tests {
         assert_eq!(options.keyring_file, Some("kr".into()));
         let pairs = vec![("/a".into(), "/b".into()), ("/c".into(), "/d".into())];
         assert_eq!(options.external_files, ExternalFiles::Map(pairs));
-        assert!(options.keep_replication && options.overwrite_incomplete);
+        assert!(options.keep_replication && options.overwrite_incomplete && options.check_structure);
         assert_eq!((options.parallel.get(), options.memory), (5, 1 << 30));
     }
 
@@ -190,6 +217,7 @@ mod tests {
             bytes: RestoreBytes { fetched: 1 << 30, written: 3 << 30 },
             files: 1,
             duration_seconds: 10,
+            structure: None,
             settings: vec!["innodb_page_size=4096".into()],
             isolation: vec!["replication does not start by itself: RESET PERSIST skip_replica_start".into()],
             warnings: vec![],
@@ -206,6 +234,13 @@ mod tests {
             assert!(text.contains(wanted), "{wanted} is not in\n{text}");
         }
         report.recovery = RecoveryState::Recovered;
+        let problem = Problem { object: "/d/t.ibd".into(), what: "page 4: is below no other page".into() };
+        let structure =
+            StructureReport { tablespaces: 1, problems: vec![problem], problem_count: 1, ..Default::default() };
+        assert_eq!(verdict("x", &structure).unwrap().kind, ErrorKind::DamagedBackup);
+        assert!(verdict("x", &StructureReport::default()).is_none());
+        report.structure = Some(structure);
+        assert!(super::text(&report).contains("/d/t.ibd: page 4: is below no other page\n"));
         assert!(super::text(&report).contains("ready to start"));
     }
 }

@@ -1,6 +1,7 @@
 //! `stillframe verify`.
 
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args as ClapArgs;
@@ -8,8 +9,8 @@ use clap::Args as ClapArgs;
 use super::args::{BackupArgs, KeyArgs, threads};
 use super::backup::redo_line;
 use super::output::{self, Fields, Output, ReportFormat, count};
-use crate::ops::options::{VerifyOptions, default_parallel};
-use crate::ops::report::VerifyReport;
+use crate::ops::options::{DeepVerify, VerifyOptions, default_parallel};
+use crate::ops::report::{StructureReport, VerifyReport};
 use crate::ops::{self, Context, Error, ErrorKind};
 use crate::util::units::{self, format_bytes};
 
@@ -23,6 +24,16 @@ pub(super) struct Args {
     /// Reading threads [default: one per core, 8 at most]
     #[arg(long, value_name = "N", value_parser = threads)]
     parallel: Option<NonZeroUsize>,
+    /// Restore the backup into a scratch directory, recover it, and check the structure of every tablespace as well:
+    /// trees and the order of their rows, extents, large objects, undo
+    #[arg(long, requires = "scratch_dir")]
+    deep: bool,
+    /// Where --deep restores to, into a directory of its own that it removes; there must be room for the database
+    #[arg(long, value_name = "DIR", requires = "deep")]
+    scratch_dir: Option<PathBuf>,
+    /// The keyring data file that opens encrypted tablespaces, for --deep
+    #[arg(long, value_name = "FILE", requires = "deep")]
+    keyring_file: Option<PathBuf>,
     /// How the report is written
     #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t)]
     output: ReportFormat,
@@ -36,6 +47,7 @@ impl Args {
             backup: self.backup.backup,
             encryption_key_files: self.keys.files,
             parallel: self.parallel.unwrap_or_else(default_parallel),
+            deep: self.scratch_dir.map(|scratch_dir| DeepVerify { scratch_dir, keyring_file: self.keyring_file }),
         })
     }
 }
@@ -69,9 +81,15 @@ fn text(report: &VerifyReport) -> String {
                 count(report.redo_segments, "segment", "segments")
             ),
         )
+        .rows("Structure", &report.structure.as_ref().map(structure_line).into_iter().collect::<Vec<_>>())
         .rows("Problem", &problem_lines(report))
         .rows("Warning", &report.warnings);
     fields.to_string()
+}
+
+/// What was looked at; what is wrong is among the problems.
+fn structure_line(structure: &StructureReport) -> String {
+    super::restore::structure_lines(structure).into_iter().next().unwrap_or_default()
 }
 
 fn verdict_line(report: &VerifyReport) -> String {
@@ -129,6 +147,7 @@ mod tests {
             bytes: 1 << 30,
             pages: VerifiedPages { checked: 190_000, zero: 6608, unverified: 0 },
             redo_segments: 1,
+            structure: None,
             lsn: backup.lsn,
             duration_seconds: 4,
             problems: vec![],
@@ -168,6 +187,13 @@ mod tests {
         let options = args.options().unwrap();
         assert_eq!((options.backup.as_str(), options.parallel.get()), ("nightly", 2));
         assert_eq!(options.encryption_key_files.len(), 2);
+        let Verb::Verify(args) = parse("verify --store file:///b x --deep --scratch-dir /s") else {
+            panic!("not verify")
+        };
+        let wanted = DeepVerify { scratch_dir: "/s".into(), keyring_file: None };
+        assert_eq!(args.options().unwrap().deep, Some(wanted));
+        usage_error("verify --store file:///b x --deep");
+        usage_error("verify --store file:///b x --scratch-dir /s");
         usage_error("verify --store file:///b");
     }
 }

@@ -23,6 +23,7 @@ pub mod restore;
 pub mod role;
 pub mod show;
 mod stored;
+mod structure;
 pub mod verify;
 
 pub use context::Context;

@@ -265,6 +265,8 @@ pub struct RestoreOptions {
     pub keep_replication: bool,
     /// Clear the remains of an interrupted restore. Never anything else.
     pub overwrite_incomplete: bool,
+    /// Check the structure of every tablespace once it is recovered.
+    pub check_structure: bool,
     /// Writing threads.
     pub parallel: NonZeroUsize,
     /// Memory for redo and pages in flight.
@@ -288,6 +290,7 @@ impl RestoreOptions {
             external_files: ExternalFiles::default(),
             keep_replication: false,
             overwrite_incomplete: false,
+            check_structure: false,
             parallel: default_parallel(),
             memory: Self::DEFAULT_MEMORY,
         }
@@ -295,6 +298,10 @@ impl RestoreOptions {
 
     /// Refuses what cannot be done, before anything is touched.
     pub fn check(&self) -> Result<(), Error> {
+        if self.check_structure && self.recovery == Recovery::Server && self.mysqld.is_none() {
+            let message = "there is nothing to check before the files are recovered, which a server would do later";
+            return Err(Error::new(ErrorKind::Usage, message).advise("add --mysqld, or choose --recovery native"));
+        }
         match self.recovery {
             Recovery::Server => Ok(()),
             Recovery::Native => Err(not_there_yet("native recovery", "use --recovery server, the default")),
@@ -313,12 +320,24 @@ pub struct VerifyOptions {
     pub encryption_key_files: Vec<PathBuf>,
     /// Reading threads.
     pub parallel: NonZeroUsize,
+    /// Recover the backup and check the structure of its tablespaces as well.
+    pub deep: Option<DeepVerify>,
+}
+
+/// What a deep verification needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeepVerify {
+    /// Where the backup is restored to, in a directory of its own that is removed at the end.
+    pub scratch_dir: PathBuf,
+    /// The keyring file that opens its encrypted tablespaces.
+    pub keyring_file: Option<PathBuf>,
 }
 
 impl VerifyOptions {
     /// Verifies `backup` in `store`, everything else by default.
     pub fn new(store: StoreUrl, backup: impl Into<String>) -> Self {
-        Self { store, backup: backup.into(), encryption_key_files: Vec::new(), parallel: default_parallel() }
+        let backup = backup.into();
+        Self { store, backup, encryption_key_files: Vec::new(), parallel: default_parallel(), deep: None }
     }
 }
 

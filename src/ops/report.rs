@@ -159,12 +159,33 @@ pub struct RestoreReport {
     pub files: u64,
     /// From the first request to the last sync.
     pub duration_seconds: u64,
+    /// What the check of the tablespaces' structure found, where it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub structure: Option<StructureReport>,
     /// Settings that a server needs to open the directory, as `name=value`; none if the defaults do.
     pub settings: Vec<String>,
     /// What keeps the new server by itself, and how to lift it.
     pub isolation: Vec<String>,
     /// What a person should know.
     pub warnings: Vec<String>,
+}
+
+/// What the check of restored tablespaces' structure found.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StructureReport {
+    /// Tablespaces checked.
+    pub tablespaces: u64,
+    /// Their pages.
+    pub pages: u64,
+    /// Of them, pages of indexes.
+    pub index_pages: u64,
+    /// Of them, those whose rows' layout and order are known from the dictionary.
+    pub ordered_pages: u64,
+    /// What is wrong. Cut off after a bounded number; `problem_count` counts all.
+    pub problems: Vec<Problem>,
+    /// How much is wrong.
+    pub problem_count: u64,
 }
 
 /// What a restore moved.
@@ -195,6 +216,9 @@ pub struct VerifyReport {
     pub pages: VerifiedPages,
     /// Redo segments whose block chain was followed.
     pub redo_segments: u64,
+    /// What the check of the recovered tablespaces' structure found, where it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub structure: Option<StructureReport>,
     /// The redo range of the backup.
     pub lsn: LsnRange,
     /// How long it took.

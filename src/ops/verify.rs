@@ -4,6 +4,7 @@
 //!   tables (file table, index, packs agree) ─┐
 //!   packs, in parallel: digest ► decrypt ► decompress ► every page's checksum ─┼─► problems, by object
 //!   redo: digest ► decrypt ► block after block from the checkpoint to the end ─┘
+//!   deep: restored into a scratch directory ► recovered ► structure of every tablespace ─► problems, by file
 //! ```
 //! Goes on after a problem, so that one run names them all. Pages that the server encrypted cannot be looked into
 //! without its keyring; they are counted as unverified.
@@ -29,10 +30,10 @@ use crate::innodb::space::TablespaceFlags;
 use crate::ops::blocking;
 use crate::ops::context::Context;
 use crate::ops::error::{Error, ErrorKind};
-use crate::ops::options::VerifyOptions;
+use crate::ops::options::{DeepVerify, ExternalFiles, Recovery, RestoreOptions, VerifyOptions};
 use crate::ops::progress::Progress;
-use crate::ops::report::{LsnRange, Problem, VerifiedPages, VerifyReport};
-use crate::ops::restore::page_at;
+use crate::ops::report::{LsnRange, Problem, StructureReport, VerifiedPages, VerifyReport};
+use crate::ops::restore::{self, page_at};
 use crate::ops::stored;
 
 /// Problems that a report lists; all are counted.
@@ -50,7 +51,16 @@ pub async fn run(ctx: &Context, options: VerifyOptions) -> Result<VerifyReport, 
         blocking(move || verify_all(&reader, &manifest, options.parallel, progress.as_ref(), &cancel)).await?
     };
     ctx.check()?;
-    let findings = with_lost_keys(findings, &found).await?;
+    let mut findings = with_lost_keys(findings, &found).await?;
+    let structure = match &options.deep {
+        // What is damaged needs no closer look.
+        Some(deep) if findings.count == 0 => Some(check_deep(ctx, &options, deep, found.manifest.id.as_str()).await?),
+        _ => None,
+    };
+    if let Some(structure) = &structure {
+        findings.count = findings.count.saturating_add(structure.problem_count);
+        findings.problems.extend(structure.problems.iter().cloned());
+    }
     let manifest = found.manifest;
     Ok(VerifyReport {
         name: manifest.name,
@@ -60,12 +70,50 @@ pub async fn run(ctx: &Context, options: VerifyOptions) -> Result<VerifyReport, 
         bytes: findings.bytes,
         pages: findings.pages,
         redo_segments: findings.redo_segments,
+        structure,
         lsn: LsnRange { checkpoint: manifest.lsn.checkpoint, end: manifest.lsn.end },
         duration_seconds: started.elapsed().as_secs(),
         problems: findings.problems,
         problem_count: findings.count,
         warnings: manifest.warnings,
     })
+}
+
+/// Restores the backup into a directory of its own, checks the structure of its tablespaces, and removes it again.
+async fn check_deep(
+    ctx: &Context,
+    options: &VerifyOptions,
+    deep: &DeepVerify,
+    id: &str,
+) -> Result<StructureReport, Error> {
+    let datadir = deep.scratch_dir.join(format!("verify-{id}"));
+    let restore = RestoreOptions {
+        recovery: Recovery::Native,
+        encryption_key_files: options.encryption_key_files.clone(),
+        keyring_file: deep.keyring_file.clone(),
+        external_files: ExternalFiles::Inside,
+        // What a run that was killed has left there.
+        overwrite_incomplete: true,
+        check_structure: true,
+        parallel: options.parallel,
+        ..RestoreOptions::new(options.store.clone(), id, &datadir)
+    };
+    let outcome = restore::run(ctx, restore).await;
+    let removed = blocking(move || match std::fs::remove_dir_all(&datadir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            let message = format!("cannot remove {}", datadir.display());
+            Err(Error::new(ErrorKind::LocalIo, message).caused_by(error))
+        }
+        _ => Ok(()),
+    });
+    // A directory that something else holds was refused, and stays.
+    match outcome {
+        Err(error) if error.kind == ErrorKind::TargetNotEmpty => Err(error),
+        outcome => {
+            removed.await?;
+            outcome.map(|report| report.structure.unwrap_or_default())
+        }
+    }
 }
 
 /// A recipient whose wrapped key is lost could not open the backup, though somebody else just did.

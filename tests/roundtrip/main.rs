@@ -77,12 +77,14 @@ impl Trip {
         let target = scratch();
         let datadir = target.path().join("data");
         let restore = Cli::restore(store, "trip", &datadir)
-            .args(["--external-files", "inside", "--mysqld"])
+            .args(["--external-files", "inside", "--check", "--mysqld"])
             .arg(source.mysqld())
             .args(&self.restore);
         let restored = with_env(with_keyring(restore, &source), env).json().await;
         assert_eq!(restored["recovery"], "Recovered", "{restored}");
         assert_eq!(restored["gtidExecuted"], report["gtidExecuted"]);
+        assert_eq!(restored["structure"]["problemCount"], 0, "{restored}");
+        assert!(restored["structure"]["orderedPages"].as_u64().unwrap() > 100, "{restored}");
 
         let copy = start_on(&source, &datadir, &restored).await;
         copy.error_log().assert_clean();

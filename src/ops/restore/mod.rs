@@ -26,12 +26,17 @@ use crate::archive::ArchiveReader;
 use crate::archive::filetable::FileTable;
 use crate::archive::manifest::Manifest;
 use crate::innodb::keyring::Keyring;
+use crate::innodb::lsn::Lsn;
+use crate::innodb::space::TablespaceFlags;
 use crate::ops::blocking;
 use crate::ops::context::Context;
 use crate::ops::error::{Error, ErrorKind};
 use crate::ops::options::RestoreOptions;
-use crate::ops::report::{BinlogPosition, LsnRange, RecoveryState, RestoreBytes, RestoreReport, ServerIdentity};
+use crate::ops::report::{
+    BinlogPosition, LsnRange, RecoveryState, RestoreBytes, RestoreReport, ServerIdentity, StructureReport,
+};
 use crate::ops::stored;
+use crate::ops::structure::{self, Restored};
 
 pub use pages::page_at;
 use placement::{Layout, Placement};
@@ -79,7 +84,36 @@ pub async fn run(ctx: &Context, options: RestoreOptions) -> Result<RestoreReport
         }
         None => RecoveryState::AtFirstStart,
     };
-    Ok(report(&options, &manifest, &layout, &needs, written, recovery, started))
+    let structure = if options.check_structure {
+        ctx.progress.step("check structure");
+        Some(check_structure(ctx, &options, &manifest, &table, &layout).await?)
+    } else {
+        None
+    };
+    Ok(RestoreReport { structure, ..report(&options, &manifest, &layout, &needs, written, recovery, started) })
+}
+
+/// Checks the structure of the tablespaces, which are recovered by now.
+async fn check_structure(
+    ctx: &Context,
+    options: &RestoreOptions,
+    manifest: &Manifest,
+    table: &FileTable,
+    layout: &Layout,
+) -> Result<StructureReport, Error> {
+    let mut spaces = Vec::new();
+    for entry in &table.spaces {
+        let flags = TablespaceFlags::decode(entry.flags).map_err(|error| {
+            Error::new(ErrorKind::UnsupportedFormat, format!("space {}: {error}", entry.space)).caused_by(error)
+        })?;
+        let files = layout.pieces(entry.space).map(std::path::Path::to_path_buf).collect();
+        spaces.push(Restored { space: entry.space, flags, files });
+    }
+    let keyring = options.keyring_file.as_deref().map(read_keyring).transpose()?;
+    // A server that recovered the files has written redo of its own since.
+    let end = if options.mysqld.is_some() { Lsn::new(u64::MAX) } else { manifest.lsn.end };
+    let (parallel, cancel) = (options.parallel, ctx.cancel.clone());
+    blocking(move || structure::check(&spaces, keyring.as_ref(), end, parallel, &cancel)).await
 }
 
 /// Every refusal that can be known before a byte is written.
@@ -248,6 +282,7 @@ fn report(
         bytes: written.bytes,
         files: written.files,
         duration_seconds: started.elapsed().as_secs(),
+        structure: None,
         settings: needs.settings.clone(),
         isolation,
         warnings,
