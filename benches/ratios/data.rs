@@ -7,7 +7,8 @@ use mysql_async::prelude::Queryable as _;
 use crate::support::server::{Builder, Server};
 use crate::support::workload::fill;
 
-fn builder() -> Builder {
+/// A server of some size, with the server's own defaults of durability.
+pub fn builder() -> Builder {
     Server::builder()
         .option("innodb_buffer_pool_size", "512M")
         .option("innodb_redo_log_capacity", "512M")

@@ -4,6 +4,7 @@
 //!   one large table     CLONE LOCAL ◄──► backup, none        cat | zstd -1 -T<cores> ◄──► backup, zstd:1
 //!                       zstd -d     ◄──► restore             transactions a second alone ◄──► during a backup
 //!   20 000 small tables backup ◄──► backup of the large one, byte for byte
+//!   much redo           native apply ◄──► recovery by mysqld; one thread ◄──► all; memory against its budget
 //!   all of them         highest memory
 //! ```
 //!
@@ -11,7 +12,8 @@
 //! sides begin with what they read on disk, not in the page cache, and end with what they wrote on disk: a run of
 //! anything but Stillframe is followed by a sync of it.
 //!
-//! `STILLFRAME_BENCH_GB` (2), `STILLFRAME_BENCH_TABLES` (20000) and `STILLFRAME_BENCH_ROUNDS` (3) change the size.
+//! `STILLFRAME_BENCH_GB` (2), `STILLFRAME_BENCH_TABLES` (20000), `STILLFRAME_BENCH_REDO_MB` (256) and
+//! `STILLFRAME_BENCH_ROUNDS` (3) change the size.
 
 #![allow(
     clippy::unwrap_used,
@@ -25,6 +27,7 @@
 mod support;
 
 mod data;
+mod native;
 mod table;
 
 use std::path::{Path, PathBuf};
@@ -57,6 +60,11 @@ async fn bench() {
     let large = bench.against_clone(&server).await;
     bench.against_zstd(&server).await;
     bench.oltp(&server).await;
+    drop(server);
+
+    say("writing much redo during a slow backup");
+    let server = data::builder().start().await;
+    bench.native(&server, number("STILLFRAME_BENCH_REDO_MB", 256) << 20).await;
     drop(server);
 
     let tables = number("STILLFRAME_BENCH_TABLES", 20_000);

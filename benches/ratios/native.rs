@@ -1,0 +1,93 @@
+//! Native recovery: redo applied by Stillframe against the same redo recovered by the server, and its memory.
+//!
+//! ```text
+//!   slow backup, while much is written ─► a backup with much redo
+//!     restore as copied       ── a ──►
+//!     restore, native         ── b ──►  apply = b - a   ◄──►  recovery = c - a
+//!     restore, mysqld         ── c ──►
+//! ```
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::support::cli::Cli;
+use crate::support::server::Server;
+use crate::support::workload::{Options, Workload, fill};
+use crate::table::Row;
+use crate::{Bench, Best, clear, files_below, forget, say};
+
+/// Of the table that is there before the backup.
+const COPIED: u64 = 384 << 20;
+/// So long the copy takes at least.
+const THROTTLE: &str = "16M";
+/// Budget of a restore whose redo is many times larger.
+const BUDGET: u64 = 16 << 20;
+/// What the process takes beyond its budget at most, in MiB.
+const BEYOND: f64 = 128.0;
+
+impl Bench {
+    /// Recovery of `redo` bytes and more.
+    pub async fn native(&mut self, server: &Server, redo: u64) {
+        let options = Options { pause: Duration::ZERO, slow_writers: 0, plain: false, ..Options::default() };
+        let workload = Workload::create(server, &options).await;
+        fill(&server.opts().into(), "sf.copied", COPIED, 1).await;
+        let running = workload.start(2).await;
+        running.wait_for(100).await;
+        let cli = Cli::backup(server, &self.store()).await.args(["--name", "bench", "--throttle", THROTTLE]);
+        let backup = cli.args(["--spool-dir"]).arg(&self.place).args(["-o", "json"]).spawn();
+        let connect = server.opts().into();
+        let filling = fill(&connect, "sf.meanwhile", redo, 2);
+        filling.await;
+        let report = backup.wait().await.json();
+        running.stop().await;
+        let lsn = |end: &str| {
+            let text = report.pointer(&format!("/lsn/{end}")).and_then(Value::as_str).unwrap();
+            text.parse::<u64>().unwrap()
+        };
+        let redo = lsn("end") - lsn("checkpoint");
+
+        let mysqld = server.mysqld().display().to_string();
+        let ways: [&[&str]; 3] =
+            [&["--recovery", "server"], &["--recovery", "native"], &["--recovery", "server", "--mysqld", &mysqld]];
+        let mut best = [Best::new(), Best::new(), Best::new()];
+        for _ in 0..self.rounds {
+            for (way, best) in ways.iter().zip(&mut best) {
+                best.take(self.restore(way).await.0);
+            }
+        }
+        let [copied, native, recovered] = best.map(|best| best.0);
+        say(&format!("{} MiB of redo: as copied {copied:?}, native {native:?}, mysqld {recovered:?}", redo >> 20));
+        let own = format!("native apply of {} MiB of redo", redo >> 20);
+        let apply = native.saturating_sub(copied).max(Duration::from_millis(1));
+        let recovery = recovered.saturating_sub(copied);
+        self.table.push(Row::times(&own, apply, "mysqld's recovery of it", recovery, Some(0.1)).bytes(redo));
+        let whole = "restore, native";
+        self.table.push(Row::times(whole, native, "restore, recovered by mysqld", recovered, None).bytes(redo));
+        let (one, _) = self.restore(&["--recovery", "native", "--parallel", "1"]).await;
+        self.table.push(Row::times(whole, native, "restore, native, one thread", one, None).bytes(redo));
+
+        let budget = BUDGET.to_string();
+        let (_, peak) = self.restore(&["--recovery", "native", "--memory", &budget]).await;
+        let name = format!("memory of a restore, {} MiB of redo in a budget of {} MiB", redo >> 20, BUDGET >> 20);
+        let most = (BUDGET >> 20) as f64 + BEYOND;
+        self.table.push(Row::amount(&name, peak as f64 / f64::from(1 << 20), "MiB", most));
+        clear(&self.place.join("store"));
+    }
+
+    /// One restore: its time, and its highest memory.
+    async fn restore(&mut self, args: &[&str]) -> (Duration, u64) {
+        let restored = self.place.join("restored");
+        forget(&files_below(&self.place.join("store")));
+        let mut running = Cli::restore(&self.store(), "bench", &restored).args(args).spawn();
+        let mut peak = 0;
+        while running.is_running() {
+            peak = peak.max(running.peak_memory().unwrap_or(0));
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let outcome = running.wait().await;
+        outcome.assert_success();
+        std::fs::remove_dir_all(&restored).unwrap();
+        (outcome.elapsed, peak)
+    }
+}
