@@ -1,0 +1,249 @@
+//! Native recovery against the server's own: the same files and the same redo, recovered twice, and every byte of every
+//! page compared.
+//!
+//! ```text
+//!   case ─► base + redo ──► oracle: mysqld recovers ──────────────┐
+//!                     └───► driver: apply, record by record ──────┴─► compare ─► explain
+//!                                     └─► cover: which branches real redo has taken
+//! ```
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "it is part of tests: what fails, fails them"
+)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+#[path = "../redo/log.rs"]
+#[allow(dead_code, reason = "another test uses the rest")]
+mod log;
+
+mod case;
+mod compare;
+mod cover;
+mod driver;
+mod ends;
+mod explain;
+mod files;
+mod oracle;
+mod scenarios;
+
+use std::collections::BTreeMap;
+
+use case::Crash;
+use compare::{Outcome, compare};
+use driver::{Mode, Native};
+use files::{Pages, spaces};
+use scenarios::{Work, compressed, files as files_of, lobs, rows, trees, versions, wait_for_purge};
+use stillframe::innodb::ids::SpaceId;
+use support::server::Builder;
+use support::workload::{Options, Workload};
+
+/// All cases: when each has passed, nothing may be missing in what they covered.
+const CASES: [&str; 12] = [
+    "rows",
+    "others",
+    "compressed",
+    "pages-4k",
+    "pages-8k",
+    "pages-32k",
+    "pages-64k",
+    "files",
+    "encryption",
+    "transactions",
+    "hot",
+    "as-left",
+];
+
+fn read_all(spaces: &BTreeMap<SpaceId, files::Space>) -> BTreeMap<SpaceId, Pages> {
+    spaces.iter().map(|(id, space)| (*id, Pages::read(space))).collect()
+}
+
+/// Recovers a crash both ways. Panics, with all that is known, unless the outcome is the same.
+async fn prove(name: &str, crash: &Crash) {
+    let (outcome, native) = both(name, crash, Mode::Apply).await;
+    assert!(outcome.is_good(), "{}", explain::explain(&outcome, &native, &crash.log, name));
+    println!("{name}: {outcome}");
+    cover::passed(name, &native.coverage, &CASES);
+}
+
+async fn both(name: &str, crash: &Crash, mode: Mode) -> (Outcome, Native) {
+    let recovered = oracle::recover(crash, |_| ()).await;
+    let base = read_all(&spaces(&crash.base(), crash.keyring.as_ref()));
+    let native = driver::recover(&base, &crash.log, mode);
+    assert_eq!(native.end, recovered.end, "{name}: the log ends elsewhere for the server");
+    let outcome = compare(&base, &native, &spaces(&recovered.datadir(), crash.keyring.as_ref()));
+    (outcome, native)
+}
+
+/// A case with a cold base: `work` is what the log holds.
+async fn prove_cold(name: &str, builder: Builder, work: impl AsyncFn(&mut Work<'_>)) {
+    let crash = case::cold(
+        builder,
+        async |_| (),
+        async |server| {
+            let mut work_of = Work::new(server, seed(), scale()).await;
+            work(&mut work_of).await;
+            wait_for_purge(server).await;
+        },
+    );
+    prove(name, &crash.await).await;
+}
+
+/// What random choices begin with: `STILLFRAME_SEED`, else always the same.
+fn seed() -> u64 {
+    std::env::var("STILLFRAME_SEED").map_or(1, |text| text.parse().unwrap())
+}
+
+/// How much work there is: `STILLFRAME_SCALE`.
+fn scale() -> u64 {
+    std::env::var("STILLFRAME_SCALE").map_or(1, |text| text.parse().unwrap())
+}
+
+fn quiet() -> Builder {
+    Builder::default().log_bin(false)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_and_trees() {
+    prove_cold("rows", quiet(), async |work| {
+        rows::heap(work).await;
+        rows::redundant(work).await;
+        trees::levels(work).await;
+        trees::leftmost(work).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_trees_versions_and_large_objects() {
+    prove_cold("others", quiet(), async |work| {
+        trees::other_trees(work).await;
+        versions::versions(work).await;
+        lobs::lobs(work).await;
+        lobs::undo(work).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn compressed_pages() {
+    prove_cold("compressed", quiet(), async |work| {
+        compressed::compressed(work).await;
+        compressed::not_logged(work).await;
+    })
+    .await;
+}
+
+/// Everything that is not of files, on another page size.
+async fn prove_page_size(bytes: u32) {
+    prove_cold(&format!("pages-{}k", bytes >> 10), quiet().page_size(bytes), async |work| {
+        rows::heap(work).await;
+        rows::redundant(work).await;
+        trees::levels(work).await;
+        trees::leftmost(work).await;
+        trees::other_trees(work).await;
+        versions::versions(work).await;
+        lobs::lobs(work).await;
+        lobs::undo(work).await;
+        compressed::compressed(work).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_of_4k() {
+    prove_page_size(4096).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_of_8k() {
+    prove_page_size(8192).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_of_32k() {
+    prove_page_size(32768).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_of_64k() {
+    prove_page_size(65536).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_come_and_go() {
+    prove_cold("files", quiet(), async |work| {
+        files_of::tables(work).await;
+        files_of::undo_tablespaces(work).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn encrypted_tablespaces() {
+    prove_cold("encryption", quiet().keyring(), async |work| files_of::encryption(work).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn transactions_that_are_prepared_or_open() {
+    let crash = case::cold(
+        Builder::default(),
+        async |_| (),
+        async |server| {
+            let mut work = Work::new(server, seed(), scale()).await;
+            lobs::undo(&mut work).await;
+            let open = lobs::open(&mut work).await;
+            lobs::prepared(&mut work, 100).await;
+            // They die with the server.
+            std::mem::forget(open);
+        },
+    );
+    prove("transactions", &crash.await).await;
+}
+
+/// Options of the many tables' workload: what has files elsewhere or none of InnoDB's is not of interest here.
+fn busy(encrypted: bool) -> Options {
+    Options { external: false, plain: false, encrypted, rows: 40, ..Options::default() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn copied_while_it_changes() {
+    let options = busy(false);
+    let crash = case::hot(
+        quiet(),
+        async |server| drop(Workload::create(server, &options).await),
+        async |server| {
+            let running = Workload::attach(server, &options).start(4).await;
+            running.wait_for(400 * scale()).await;
+            running.stop().await;
+        },
+        async |server| {
+            let running = Workload::attach(server, &options).start(3).await;
+            running.wait_for(300 * scale()).await;
+            running.stop().await;
+        },
+    );
+    prove("hot", &crash.await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_as_the_crash_left_them() {
+    // So small that pages are written now and then.
+    let builder = quiet().option("innodb_buffer_pool_size", "14M");
+    let crash = case::crashed(
+        builder,
+        async |_| (),
+        async |server| {
+            let mut work = Work::new(server, seed() + 3, scale()).await;
+            rows::heap(&mut work).await;
+            versions::versions(&mut work).await;
+            trees::other_trees(&mut work).await;
+            files_of::tables(&mut work).await;
+        },
+    );
+    prove("as-left", &crash.await).await;
+}

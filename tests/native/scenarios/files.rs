@@ -1,0 +1,117 @@
+//! Files that come and go: tables made, renamed, rebuilt, emptied, dropped and made again under the same name;
+//! partitions, general tablespaces, undo tablespaces; tables that are encrypted and decrypted while they are used.
+
+use super::{Work, numbers};
+
+/// Tables' files.
+pub async fn tables(work: &mut Work<'_>) {
+    let some = numbers(1, 200 * work.scale);
+    work.run_all([
+        format!(
+            "CREATE TABLE f_a (id INT PRIMARY KEY, v VARCHAR(100)) AS SELECT n AS id, SHA2(n, 256) AS v FROM {some}"
+        ),
+        "RENAME TABLE f_a TO f_b".to_owned(),
+        // The name again, another table.
+        format!("CREATE TABLE f_a (id INT PRIMARY KEY, w INT, KEY (w)) AS SELECT n AS id, n % 9 AS w FROM {some}"),
+        "TRUNCATE TABLE f_b".to_owned(),
+        format!("INSERT INTO f_b SELECT n, 'after truncate' FROM {some}"),
+        "DROP TABLE f_a".to_owned(),
+        "CREATE TABLE f_a (id INT PRIMARY KEY, only INT)".to_owned(),
+        "INSERT INTO f_a VALUES (1, 2)".to_owned(),
+        format!("CREATE TABLE f_gone AS SELECT n, REPEAT('g', 300) AS g FROM {some}"),
+        "DROP TABLE f_gone".to_owned(),
+        // Without redo, then changed.
+        "CREATE TABLE f_i (id INT PRIMARY KEY, k INT, v VARCHAR(90))".to_owned(),
+        format!("INSERT INTO f_i SELECT n, n * 7 % 100, SHA2(n, 224) FROM {some}"),
+        "ALTER TABLE f_i ADD INDEX k (k), ADD INDEX v (v, k), ALGORITHM=INPLACE".to_owned(),
+        "UPDATE f_i SET k = k + 1 WHERE id % 3 = 0".to_owned(),
+        "ALTER TABLE f_i ENGINE=InnoDB".to_owned(),
+        "DELETE FROM f_i WHERE id % 3 = 1".to_owned(),
+        "ALTER TABLE f_i FORCE, ALGORITHM=COPY".to_owned(),
+        "ALTER TABLE f_i DROP INDEX k".to_owned(),
+        "CREATE TABLE f_p (id INT PRIMARY KEY, v VARCHAR(200)) PARTITION BY HASH (id) PARTITIONS 4".to_owned(),
+        format!("INSERT INTO f_p SELECT n, SHA2(n, 256) FROM {some}"),
+        "CREATE TABLE f_x (id INT PRIMARY KEY, v VARCHAR(200))".to_owned(),
+        "INSERT INTO f_x VALUES (4, 'swapped'), (8, 'too')".to_owned(),
+        "ALTER TABLE f_p EXCHANGE PARTITION p0 WITH TABLE f_x".to_owned(),
+        "ALTER TABLE f_p COALESCE PARTITION 1".to_owned(),
+        "CREATE TABLESPACE f_general ADD DATAFILE 'f_general.ibd'".to_owned(),
+        "CREATE TABLE f_g (id INT PRIMARY KEY, v BLOB) TABLESPACE f_general".to_owned(),
+        format!("INSERT INTO f_g SELECT n, RANDOM_BYTES(400) FROM {some}"),
+        "CREATE TABLE f_h (id INT PRIMARY KEY) TABLESPACE f_general".to_owned(),
+        "DROP TABLE f_g".to_owned(),
+        "INSERT INTO f_h VALUES (1), (2)".to_owned(),
+        "CREATE TABLESPACE f_short ADD DATAFILE 'f_short.ibd'".to_owned(),
+        "DROP TABLESPACE f_short".to_owned(),
+        "CREATE DATABASE f_db".to_owned(),
+        "CREATE TABLE f_db.t (id INT PRIMARY KEY)".to_owned(),
+        "INSERT INTO f_db.t VALUES (1)".to_owned(),
+        "DROP DATABASE f_db".to_owned(),
+    ])
+    .await;
+}
+
+/// Undo tablespaces made, emptied and dropped.
+pub async fn undo_tablespaces(work: &mut Work<'_>) {
+    work.run_all([
+        "CREATE UNDO TABLESPACE more ADD DATAFILE 'more.ibu'",
+        "CREATE UNDO TABLESPACE other ADD DATAFILE 'other.ibu'",
+    ])
+    .await;
+    work.run("UPDATE f_b SET v = CONCAT('undo', id)").await;
+    for name in ["innodb_undo_001", "other"] {
+        work.run(format!("ALTER UNDO TABLESPACE {name} SET INACTIVE")).await;
+        wait_until_empty(work, name).await;
+    }
+    work.run_all(["ALTER UNDO TABLESPACE innodb_undo_001 SET ACTIVE", "DROP UNDO TABLESPACE other"]).await;
+    work.run("UPDATE f_b SET v = CONCAT('again', id)").await;
+}
+
+async fn wait_until_empty(work: &Work<'_>, name: &str) {
+    let query = format!("SELECT STATE FROM information_schema.INNODB_TABLESPACES WHERE NAME = '{name}'");
+    for _ in 0..600 {
+        let (state,): (String,) = work.server.row(&query).await;
+        if state == "empty" {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    panic!("{name} does not get empty");
+}
+
+/// Encrypted tablespaces, some changed from one to the other; a master key that changes; redo encrypted now and then.
+pub async fn encryption(work: &mut Work<'_>) {
+    let some = numbers(1, 400 * work.scale);
+    work.run_all([
+        "CREATE TABLE e_y (id INT PRIMARY KEY, v VARCHAR(200), KEY (v(20))) ENCRYPTION='Y'".to_owned(),
+        "CREATE TABLE e_later (id INT PRIMARY KEY, v VARCHAR(200), KEY (v(20)))".to_owned(),
+        "CREATE TABLE e_geo (id INT PRIMARY KEY, g GEOMETRY NOT NULL SRID 0, SPATIAL INDEX (g)) ENCRYPTION='Y'"
+            .to_owned(),
+        format!("INSERT INTO e_y SELECT n, SHA2(n, 512) FROM {some}"),
+        format!("INSERT INTO e_later SELECT n, SHA2(n, 512) FROM {some}"),
+        "INSERT INTO e_geo SELECT id, POINT(id, id % 7) FROM e_y".to_owned(),
+        "SET GLOBAL innodb_redo_log_encrypt = ON".to_owned(),
+        "UPDATE e_y SET v = SHA2(v, 256) WHERE id % 2 = 0".to_owned(),
+        "ALTER INSTANCE ROTATE INNODB MASTER KEY".to_owned(),
+        "UPDATE e_y SET v = SHA2(v, 224) WHERE id % 3 = 0".to_owned(),
+        "SET GLOBAL innodb_redo_log_encrypt = OFF".to_owned(),
+        "DELETE FROM e_y WHERE id % 5 = 0".to_owned(),
+        "DELETE FROM e_geo WHERE id % 5 = 0".to_owned(),
+        "ALTER TABLE e_later ENCRYPTION='Y'".to_owned(),
+        "UPDATE e_later SET v = 'encrypted now' WHERE id % 2 = 0".to_owned(),
+        "SET GLOBAL innodb_undo_log_encrypt = ON".to_owned(),
+        "UPDATE e_later SET v = 'undo too' WHERE id % 3 = 0".to_owned(),
+    ])
+    .await;
+    if work.page_size() > 4096 {
+        work.run_all([
+            "CREATE TABLE e_pgz (id INT PRIMARY KEY, v TEXT) COMPRESSION='zlib' ENCRYPTION='Y'".to_owned(),
+            "CREATE TABLE e_lz4 (id INT PRIMARY KEY, v TEXT) COMPRESSION='lz4'".to_owned(),
+            format!("INSERT INTO e_pgz SELECT n, REPEAT(SHA2(n, 256), n % 20) FROM {some}"),
+            format!("INSERT INTO e_lz4 SELECT n, REPEAT(SHA2(n, 256), n % 20) FROM {some}"),
+            "UPDATE e_pgz SET v = LEFT(v, 60) WHERE id % 2 = 0".to_owned(),
+            "DELETE FROM e_lz4 WHERE id % 3 = 0".to_owned(),
+        ])
+        .await;
+    }
+}
