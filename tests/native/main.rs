@@ -28,6 +28,7 @@ mod driver;
 mod ends;
 mod explain;
 mod files;
+mod handmade;
 mod oracle;
 mod scenarios;
 
