@@ -7,3 +7,4 @@ pub mod fs;
 pub mod names;
 pub mod priority;
 pub mod units;
+pub mod zlib;
