@@ -130,7 +130,21 @@ fn every_verb_has_help_and_every_documented_option() {
         ),
         ("verify", &["--store", "--encryption-key-file", "--output"]),
         ("delete", &["--store"]),
-        ("prune", &["--store", "--keep-last", "--stale", "--dry-run"]),
+        ("pin", &["--store"]),
+        ("unpin", &["--store"]),
+        (
+            "prune",
+            &[
+                "--store",
+                "--keep-last",
+                "--keep-daily",
+                "--keep-weekly",
+                "--keep-monthly",
+                "--keep-within",
+                "--stale",
+                "--dry-run",
+            ],
+        ),
         ("inspect", &["redo", "page", "space", "backup"]),
         ("grants", &["--user", "--host"]),
     ];
@@ -238,7 +252,7 @@ fn a_backup_that_is_not_there_has_its_own_code() {
     let dir = tempfile::tempdir().unwrap();
     let store = store_in(dir.path());
     fs::create_dir(dir.path().join("store")).unwrap();
-    for verb in ["show", "verify", "delete"] {
+    for verb in ["show", "verify", "delete", "pin", "unpin"] {
         let output = run(&[verb, "--store", &store, "nightly"]);
         assert_eq!(code(&output), 21, "{verb}: {}", stderr(&output));
         assert!(output.stdout.is_empty());

@@ -42,6 +42,7 @@ fn table(entries: &[ListEntry]) -> String {
         ("END LSN", Side::Right),
         ("SERVER", Side::Left),
         ("KEY", Side::Left),
+        ("KEEP", Side::Left),
     ]);
     for entry in entries {
         table.row(cells(entry));
@@ -54,7 +55,7 @@ fn cells(entry: &ListEntry) -> Vec<String> {
     let started = output::time(entry.start_time);
     let Some(contents) = &entry.contents else {
         let unknown = || "-".to_owned();
-        let rest = [unknown(), started, unknown(), unknown(), unknown(), unknown(), unknown()];
+        let rest = [unknown(), started, unknown(), unknown(), unknown(), unknown(), unknown(), unknown()];
         return start.into_iter().chain(rest).collect();
     };
     let rest = [
@@ -65,6 +66,11 @@ fn cells(entry: &ListEntry) -> Vec<String> {
         contents.lsn.end.to_string(),
         contents.server.version.clone(),
         if contents.encrypted { "needed" } else { "none" }.to_owned(),
+        match (entry.pinned, entry.expiration_time) {
+            (true, _) => "pinned".to_owned(),
+            (false, Some(time)) => format!("until {}", output::time(time)),
+            (false, None) => "-".to_owned(),
+        },
     ];
     start.into_iter().chain(rest).collect()
 }
@@ -101,6 +107,8 @@ mod tests {
             id: backup.id,
             state: BackupState::Complete,
             start_time: backup.start_time,
+            pinned: true,
+            expiration_time: None,
             contents: Some(contents),
             problem: None,
         };
@@ -120,7 +128,7 @@ mod tests {
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), 3);
         assert!(lines[1].contains("Complete  Full  2026-03-14 15:09:26 UTC  3.0 GiB  1.0 GiB"), "{text}");
-        assert!(lines[1].ends_with("9.7.4   needed"), "{text}");
+        assert!(lines[1].ends_with("9.7.4   needed  pinned"), "{text}");
         assert!(lines[2].starts_with("b-20260314T150926Z-1a2b3c4d"), "{text}");
         assert_eq!(
             problems(&entries()).as_deref(),

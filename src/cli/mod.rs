@@ -21,6 +21,7 @@ mod meter;
 #[cfg(feature = "operator")]
 mod operator;
 mod output;
+mod pin;
 mod progress;
 mod prune;
 mod restore;
@@ -82,6 +83,10 @@ enum Verb {
     Verify(verify::Args),
     /// Delete one backup
     Delete(delete::Args),
+    /// Keep one backup from being deleted, by whoever it is
+    Pin(pin::Args),
+    /// Let a pinned backup be deleted again
+    Unpin(pin::Args),
     /// Remove what no rule keeps, and the remains of runs that died
     Prune(prune::Args),
     /// Look into redo files, pages, tablespaces and stored backups
@@ -106,7 +111,7 @@ impl Verb {
         match self {
             Self::Backup(_) | Self::Restore(_) | Self::Verify(_) | Self::Prune(_) => true,
             Self::Inspect(args) => args.is_long(),
-            Self::List(_) | Self::Show(_) | Self::Delete(_) | Self::Grants(_) => false,
+            Self::List(_) | Self::Show(_) | Self::Delete(_) | Self::Pin(_) | Self::Unpin(_) | Self::Grants(_) => false,
             #[cfg(feature = "operator")]
             Self::Runner => true,
             #[cfg(feature = "operator")]
@@ -122,6 +127,8 @@ impl Verb {
             Self::Restore(args) => restore::run(*args, context).await,
             Self::Verify(args) => verify::run(args, context).await,
             Self::Delete(args) => delete::run(args, context).await,
+            Self::Pin(args) => pin::run(args, true, context).await,
+            Self::Unpin(args) => pin::run(args, false, context).await,
             Self::Prune(args) => prune::run(args, context).await,
             Self::Inspect(args) => inspect::run(args, context).await,
             Self::Grants(args) => Ok(grants::run(&args)),

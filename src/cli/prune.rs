@@ -35,6 +35,9 @@ pub(super) struct Args {
     /// Keep the newest of each of the last N years that have one
     #[arg(long, value_name = "N")]
     keep_yearly: Option<u32>,
+    /// Keep all that are not older than so many seconds
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    keep_within: Option<u64>,
     /// Remove the remains of runs that died; never those of a run that is alive
     #[arg(long)]
     stale: bool,
@@ -56,6 +59,7 @@ impl Args {
             weekly: self.keep_weekly.unwrap_or(0),
             monthly: self.keep_monthly.unwrap_or(0),
             yearly: self.keep_yearly.unwrap_or(0),
+            within_seconds: self.keep_within,
         };
         if keep.is_empty() && !self.stale {
             // Nobody means "keep nothing" by a 0 or by leaving all rules out.
@@ -120,10 +124,11 @@ mod tests {
     fn every_rule_goes_to_its_field() {
         let options = options(
             "--name nightly --keep-last 1 --keep-hourly 2 --keep-daily 3 --keep-weekly 4 --keep-monthly 5 \
-             --keep-yearly 6 --stale --dry-run",
+             --keep-yearly 6 --keep-within 7 --stale --dry-run",
         )
         .unwrap();
-        let wanted = KeepRules { last: 1, hourly: 2, daily: 3, weekly: 4, monthly: 5, yearly: 6 };
+        let wanted =
+            KeepRules { last: 1, hourly: 2, daily: 3, weekly: 4, monthly: 5, yearly: 6, within_seconds: Some(7) };
         assert_eq!(options.keep, wanted);
         assert_eq!(options.name.as_deref(), Some("nightly"));
         assert!(options.stale && options.dry_run);

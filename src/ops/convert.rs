@@ -104,7 +104,9 @@ impl From<StoreError> for Error {
             StoreError::UnknownFormat { .. } => ErrorKind::UnsupportedFormat,
             StoreError::NotFound { .. } | StoreError::Deleted { .. } => ErrorKind::NotFound,
             StoreError::Incomplete { .. } => ErrorKind::IncompleteBackup,
-            StoreError::Complete { .. } | StoreError::Protected { .. } => ErrorKind::Protected,
+            StoreError::Complete { .. } | StoreError::Protected { .. } | StoreError::Pinned { .. } => {
+                ErrorKind::Protected
+            }
             StoreError::Missing { .. } | StoreError::Damaged { .. } => ErrorKind::DamagedBackup,
             StoreError::Claimed { .. } => ErrorKind::Cancelled,
             StoreError::Committed { .. } => ErrorKind::Failed,

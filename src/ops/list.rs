@@ -19,7 +19,7 @@ pub async fn run(ctx: &Context, options: ListOptions) -> Result<Vec<ListEntry>, 
 
 /// What the store says of a backup, as a line of the list.
 pub fn entry(stored: StoredBackup) -> ListEntry {
-    let StoredBackup { id, state } = stored;
+    let StoredBackup { id, state, marks } = stored;
     let (state, contents, problem) = match state {
         StoredState::Complete { manifest } => match Manifest::decode(&manifest) {
             Ok(manifest) => (BackupState::Complete, Some(contents(&manifest)), None),
@@ -30,7 +30,16 @@ pub fn entry(stored: StoredBackup) -> ListEntry {
         StoredState::Deleted { .. } => (BackupState::Deleted, None, None),
         StoredState::Damaged { why } => (BackupState::Damaged, None, Some(why)),
     };
-    ListEntry { name: id.name().to_owned(), start_time: id.start(), id: id.to_string(), state, contents, problem }
+    ListEntry {
+        name: id.name().to_owned(),
+        start_time: id.start(),
+        id: id.to_string(),
+        state,
+        pinned: marks.pinned,
+        expiration_time: marks.expiration_time,
+        contents,
+        problem,
+    }
 }
 
 fn contents(manifest: &Manifest) -> ListContents {

@@ -16,6 +16,7 @@ pub mod grants;
 pub mod inspect;
 pub mod list;
 pub mod options;
+pub mod pin;
 pub mod progress;
 pub mod prune;
 pub mod report;

@@ -366,6 +366,17 @@ pub struct DeleteOptions {
     pub backup: String,
 }
 
+/// `stillframe pin` and `unpin`.
+#[derive(Debug, Clone)]
+pub struct PinOptions {
+    /// Where the backup is.
+    pub store: StoreUrl,
+    /// Its name (the newest of it) or id.
+    pub backup: String,
+    /// Whether it is to be pinned.
+    pub pinned: bool,
+}
+
 /// `stillframe prune`.
 #[derive(Debug, Clone)]
 pub struct PruneOptions {
@@ -396,6 +407,8 @@ pub struct KeepRules {
     pub monthly: u32,
     /// The newest of each of so many years that have one.
     pub yearly: u32,
+    /// All that are not older than so many seconds.
+    pub within_seconds: Option<u64>,
 }
 
 impl KeepRules {

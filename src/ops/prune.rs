@@ -2,11 +2,11 @@
 //!
 //! ```text
 //!   list ─► plan_prune (pure): for each name  newest N, newest of each hour, day, week … ─► keep
-//!                              parents of what is kept                                   ─► keep
+//!                              the newest of all, pinned ones, parents of what is kept   ─► keep
 //!                              all else                                                  ─► remove, increments first
 //!           --stale:           runs without manifest whose lease has run out             ─► remove
 //! ```
-//! Times are UTC. Running backups and those that cannot be read are never touched by a rule.
+//! Backups of one name that were asked for in different namespaces are counted by themselves. Times are UTC. Running backups and those that cannot be read are never touched by a rule.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -21,6 +21,7 @@ use crate::ops::options::{KeepRules, PruneOptions};
 use crate::ops::report::{PruneLine, PruneReport, Removal};
 use crate::ops::stored;
 use crate::store::{BackupState as StoredState, Repository};
+use crate::util::clock;
 
 /// Prunes a store. One backup that cannot be removed does not keep the others.
 pub async fn run(ctx: &Context, options: PruneOptions) -> Result<PruneReport, Error> {
@@ -40,7 +41,13 @@ pub async fn run(ctx: &Context, options: PruneOptions) -> Result<PruneReport, Er
             StoredState::Complete { manifest } => {
                 // One that this version cannot read is kept: it may be a newer format.
                 if let Ok(manifest) = Manifest::decode(&manifest) {
-                    complete.push(Candidate { id: stored.id, parent: manifest.parent });
+                    let namespace = manifest.origin.namespace;
+                    complete.push(Candidate {
+                        id: stored.id,
+                        parent: manifest.parent,
+                        namespace,
+                        pinned: stored.marks.pinned,
+                    });
                 }
             }
             // A deletion that was interrupted is finished, too.
@@ -49,7 +56,7 @@ pub async fn run(ctx: &Context, options: PruneOptions) -> Result<PruneReport, Er
         }
     }
     if !options.keep.is_empty() {
-        let plan = plan_prune(complete, options.keep);
+        let plan = plan_prune(complete, options.keep, clock::now());
         report.kept.extend(plan.keep.into_iter().map(|(id, reason)| line(&id, None, reason)));
         for id in plan.remove {
             ctx.check()?;
@@ -92,6 +99,10 @@ pub struct Candidate {
     pub id: BackupId,
     /// What it builds on.
     pub parent: Option<BackupId>,
+    /// The namespace that it was asked for in, if any.
+    pub namespace: Option<String>,
+    /// It must not be deleted.
+    pub pinned: bool,
 }
 
 /// What stays, with the reason, and what goes, in the order in which it may go.
@@ -104,15 +115,19 @@ pub struct PrunePlan {
 }
 
 /// Applies the rules to each name by itself; pure.
-pub fn plan_prune(mut candidates: Vec<Candidate>, rules: KeepRules) -> PrunePlan {
+pub fn plan_prune(mut candidates: Vec<Candidate>, rules: KeepRules, now: Timestamp) -> PrunePlan {
     candidates.sort_by(|a, b| (b.id.start(), &b.id).cmp(&(a.id.start(), &a.id)));
     let mut reasons: HashMap<BackupId, String> = HashMap::new();
-    let mut names: BTreeMap<&str, Vec<&BackupId>> = BTreeMap::new();
+    let mut names: BTreeMap<(&str, Option<&str>), Vec<&BackupId>> = BTreeMap::new();
     for candidate in &candidates {
-        names.entry(candidate.id.name()).or_default().push(&candidate.id);
+        let name = (candidate.id.name(), candidate.namespace.as_deref());
+        names.entry(name).or_default().push(&candidate.id);
     }
     for ids in names.values() {
-        keep_of_one_name(ids, rules, &mut reasons);
+        keep_of_one_name(ids, rules, now, &mut reasons);
+    }
+    for candidate in candidates.iter().filter(|candidate| candidate.pinned) {
+        let _ = reasons.entry(candidate.id.clone()).or_insert_with(|| "it is pinned".to_owned());
     }
     // Newest first, so that a chain is walked from its end.
     for candidate in &candidates {
@@ -131,14 +146,14 @@ pub fn plan_prune(mut candidates: Vec<Candidate>, rules: KeepRules) -> PrunePlan
 }
 
 /// `ids` newest first.
-fn keep_of_one_name(ids: &[&BackupId], rules: KeepRules, reasons: &mut HashMap<BackupId, String>) {
+fn keep_of_one_name(ids: &[&BackupId], rules: KeepRules, now: Timestamp, reasons: &mut HashMap<BackupId, String>) {
     let mut keep = |id: &BackupId, reason: String| {
         let _ = reasons.entry(id.clone()).or_insert(reason);
     };
     for (nth, id) in (1..=rules.last).zip(ids) {
         keep(id, if nth == 1 { "the newest".into() } else { format!("one of the newest {}", rules.last) });
     }
-    let KeepRules { last: _, hourly, daily, weekly, monthly, yearly } = rules;
+    let KeepRules { last: _, hourly, daily, weekly, monthly, yearly, within_seconds } = rules;
     let periods = [
         (hourly, "hour", "%Y-%m-%d %H"),
         (daily, "day", "%Y-%m-%d"),
@@ -155,6 +170,16 @@ fn keep_of_one_name(ids: &[&BackupId], rules: KeepRules, reasons: &mut HashMap<B
             }
         }
     }
+    if let Some(seconds) = within_seconds {
+        let age = |id: &BackupId| u64::try_from(now.duration_since(id.start()).as_secs()).unwrap_or(0);
+        for id in ids.iter().filter(|id| age(id) <= seconds) {
+            keep(id, format!("not older than {seconds} s"));
+        }
+    }
+    // Whatever the rules say, there is one to go back to.
+    if let Some(newest) = ids.first() {
+        keep(newest, "the newest".to_owned());
+    }
 }
 
 fn period_of(time: Timestamp, format: &str) -> String {
@@ -170,11 +195,15 @@ mod tests {
     }
 
     fn full(name: &str, time: &str) -> Candidate {
-        Candidate { id: id(name, time), parent: None }
+        Candidate { id: id(name, time), parent: None, namespace: None, pinned: false }
     }
 
     fn removed(plan: &PrunePlan) -> Vec<String> {
         plan.remove.iter().map(|id| id.as_str().split('-').nth(1).unwrap_or_default().to_owned()).collect()
+    }
+
+    fn planned(candidates: Vec<Candidate>, rules: KeepRules) -> PrunePlan {
+        plan_prune(candidates, rules, "2026-03-04T00:00:00Z".parse().unwrap())
     }
 
     #[test]
@@ -185,7 +214,7 @@ mod tests {
             full("a", "20260303T000000Z"),
             full("b", "20260101T000000Z"),
         ];
-        let plan = plan_prune(all, KeepRules { last: 2, ..KeepRules::default() });
+        let plan = planned(all, KeepRules { last: 2, ..KeepRules::default() });
         assert_eq!(removed(&plan), ["20260301T000000Z"], "b is the newest of its name");
     }
 
@@ -198,9 +227,9 @@ mod tests {
             full("a", "20260302T230000Z"),
             full("a", "20260303T010000Z"),
         ];
-        let plan = plan_prune(all.clone(), KeepRules { daily: 2, ..KeepRules::default() });
+        let plan = planned(all.clone(), KeepRules { daily: 2, ..KeepRules::default() });
         assert_eq!(removed(&plan), ["20260302T010000Z", "20260301T020000Z", "20260301T010000Z"]);
-        let plan = plan_prune(all, KeepRules { daily: 3, hourly: 9, ..KeepRules::default() });
+        let plan = planned(all, KeepRules { daily: 3, hourly: 9, ..KeepRules::default() });
         assert!(plan.remove.is_empty());
     }
 
@@ -208,18 +237,39 @@ mod tests {
     fn weeks_are_those_of_the_calendar() {
         // 28 February 2026 is a Saturday, 1 March a Sunday: one week. 2 March begins the next.
         let all = vec![full("a", "20260228T000000Z"), full("a", "20260301T000000Z"), full("a", "20260302T000000Z")];
-        let plan = plan_prune(all, KeepRules { weekly: 5, ..KeepRules::default() });
+        let plan = planned(all, KeepRules { weekly: 5, ..KeepRules::default() });
         assert_eq!(removed(&plan), ["20260228T000000Z"]);
     }
 
     #[test]
     fn a_parent_stays_as_long_as_its_increment() {
         let base = full("a", "20260301T000000Z");
-        let middle = Candidate { id: id("a", "20260302T000000Z"), parent: Some(base.id.clone()) };
-        let newest = Candidate { id: id("a", "20260303T000000Z"), parent: Some(middle.id.clone()) };
+        let middle = Candidate { parent: Some(base.id.clone()), ..full("a", "20260302T000000Z") };
+        let newest = Candidate { parent: Some(middle.id.clone()), ..full("a", "20260303T000000Z") };
         let old = full("a", "20260228T000000Z");
-        let plan = plan_prune(vec![base, middle, newest, old], KeepRules { last: 1, ..KeepRules::default() });
+        let plan = planned(vec![base, middle, newest, old], KeepRules { last: 1, ..KeepRules::default() });
         assert_eq!(removed(&plan), ["20260228T000000Z"]);
         assert_eq!(plan.keep.len(), 3);
+    }
+
+    #[test]
+    fn the_newest_and_pinned_ones_stay_whatever_the_rules_say() {
+        let all = vec![
+            full("a", "20260101T000000Z"),
+            Candidate { pinned: true, ..full("a", "20260102T000000Z") },
+            full("a", "20260103T000000Z"),
+        ];
+        let plan = planned(all.clone(), KeepRules { within_seconds: Some(60), ..KeepRules::default() });
+        assert_eq!(removed(&plan), ["20260101T000000Z"]);
+        let plan = planned(all, KeepRules { within_seconds: Some(61 * 86_400), ..KeepRules::default() });
+        assert_eq!(removed(&plan), ["20260101T000000Z"], "the others are not older than that, or pinned");
+    }
+
+    #[test]
+    fn a_name_in_two_namespaces_is_two() {
+        let of = |namespace: &str, time| Candidate { namespace: Some(namespace.into()), ..full("nightly", time) };
+        let all = vec![of("shop", "20260301T000000Z"), of("shop", "20260302T000000Z"), of("bank", "20260228T000000Z")];
+        let plan = planned(all, KeepRules { last: 1, ..KeepRules::default() });
+        assert_eq!(removed(&plan), ["20260301T000000Z"]);
     }
 }

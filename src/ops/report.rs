@@ -292,6 +292,12 @@ pub struct ListEntry {
     pub state: BackupState,
     /// When it began.
     pub start_time: Timestamp,
+    /// It must not be deleted.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub pinned: bool,
+    /// Until when it is wanted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expiration_time: Option<Timestamp>,
     /// What is known from the manifest; absent for what has none.
     #[serde(flatten)]
     pub contents: Option<ListContents>,
@@ -340,6 +346,18 @@ pub struct DeleteReport {
     pub id: String,
     /// How it ended.
     pub result: Removal,
+}
+
+/// What `pin` or `unpin` did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PinReport {
+    /// The backup's id.
+    pub id: String,
+    /// Whether it is pinned now.
+    pub pinned: bool,
+    /// Whether that is new.
+    pub changed: bool,
 }
 
 /// What `prune` did.
@@ -448,11 +466,14 @@ mod tests {
             id: "a-20260314T150926Z-1a2b3c4d".into(),
             state: BackupState::Running,
             start_time: Timestamp::UNIX_EPOCH,
+            pinned: false,
+            expiration_time: None,
             contents: None,
             problem: None,
         };
         let json = serde_json::to_value(entry).unwrap();
         assert_eq!(json["state"], "Running");
         assert!(json.get("lsn").is_none());
+        assert!(json.get("pinned").is_none());
     }
 }

@@ -129,6 +129,12 @@ pub enum StoreError {
         /// By what.
         why: String,
     },
+    /// The backup is pinned.
+    #[error("backup {id} is pinned: take the pin away first")]
+    Pinned {
+        /// Which.
+        id: BackupId,
+    },
     /// Somebody else deleted or gave up this run's backup while it was going on.
     #[error("backup {id} was cancelled by somebody else")]
     Claimed {

@@ -7,6 +7,7 @@
 //!   <prefix>/stillframe-clock                written to learn the store's time
 //!   <prefix>/backups/<id>/manifest.json      the commit; or a tombstone, so that nothing else can be committed
 //!                        /tombstone.json     beside a commit: being deleted
+//!                        /marks.json         pinned, wanted until
 //!                        /lease.json         a run is at work
 //!                        /keys/<key id>.json the data key, wrapped for one recipient
 //!                        /data/<attempt>/<object>
@@ -21,6 +22,7 @@ const DATA: &str = "data";
 const MANIFEST: &str = "manifest.json";
 const TOMBSTONE: &str = "tombstone.json";
 const LEASE: &str = "lease.json";
+const MARKS: &str = "marks.json";
 
 /// Makes keys below one prefix.
 #[derive(Debug, Clone)]
@@ -73,6 +75,10 @@ impl Layout {
         self.backup(id).join(LEASE)
     }
 
+    pub(super) fn marks(&self, id: &BackupId) -> Path {
+        self.backup(id).join(MARKS)
+    }
+
     pub(super) fn keys(&self, id: &BackupId) -> Path {
         self.backup(id).join("keys")
     }
@@ -104,6 +110,7 @@ pub(super) enum Member {
     Manifest,
     Tombstone,
     Lease,
+    Marks,
     Other,
 }
 
@@ -113,6 +120,7 @@ impl Member {
             Some(MANIFEST) => Self::Manifest,
             Some(TOMBSTONE) => Self::Tombstone,
             Some(LEASE) => Self::Lease,
+            Some(MARKS) => Self::Marks,
             _ => Self::Other,
         }
     }
@@ -151,6 +159,7 @@ mod tests {
         assert_eq!(Member::of(&layout.manifest(&id)), Member::Manifest);
         assert_eq!(Member::of(&layout.tombstone(&id)), Member::Tombstone);
         assert_eq!(Member::of(&layout.lease(&id)), Member::Lease);
+        assert_eq!(Member::of(&layout.marks(&id)), Member::Marks);
         assert_eq!(Member::of(&layout.keys(&id)), Member::Other);
     }
 }

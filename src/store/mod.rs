@@ -5,6 +5,7 @@
 //!                             ├─ begin ───► Run ── sink (uploads) ── put_key ── prove ── commit ── finish
 //!                             │              └ lease, renewed while it works         └─ or abandon
 //!                             ├─ list, resolve, read_manifest, read_keys, objects (downloads)
+//!                             ├─ read_marks, set_marks, set_pinned
 //!                             └─ delete, remove_stale
 //! ```
 //!
@@ -26,6 +27,7 @@ mod file;
 mod layout;
 mod lease;
 mod local;
+mod marks;
 mod probe;
 mod record;
 mod remove;
@@ -38,6 +40,7 @@ mod url;
 
 pub use self::error::StoreError;
 pub use self::explain::Cause;
+pub use self::marks::Marks;
 pub use self::record::Capabilities;
 pub use self::remove::Removal;
 pub use self::repository::{BackupState, Repository, StoredBackup};

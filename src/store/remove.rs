@@ -1,8 +1,8 @@
 //! Taking backups away, so that nothing half-deleted can be taken for a backup and nothing in use goes.
 //!
 //! ```text
-//!   complete backup:   tombstone.json beside ► children? ► tombstone over the manifest ► data, keys, lease
-//!                             │ yes: withdrawn, Protected      (from here there is no way back)
+//!   complete backup:   tombstone.json beside ► pinned? children? ► tombstone over the manifest ► data, keys, marks, lease
+//!                             │ yes: withdrawn, Pinned, Protected   (from here there is no way back)
 //!   dead run:          lease expired? ► tombstone at the manifest's key ► data, keys, lease
 //! ```
 //!
@@ -38,7 +38,8 @@ pub enum Removal {
 }
 
 impl Repository {
-    /// Deletes a backup. One that a run or another backup builds on is protected, and so is one whose run is at work.
+    /// Deletes a backup. One that is pinned, or that a run or another backup builds on, is protected, and so is one
+    /// whose run is at work.
     pub async fn delete(&self, id: &BackupId) -> Result<Removal, StoreError> {
         match self.head(id).await? {
             Some(Ok(Head::Tombstone)) => self.clear(id).await,
@@ -102,6 +103,11 @@ impl Repository {
             Err(StoreError::Denied { .. }) => return Ok(Removal::Retained),
             Err(error) => return Err(error),
         };
+        // A pin that was set before the tombstone is seen here; one that is set after it finds the tombstone.
+        if let Some(pinned) = self.pin(id).await? {
+            self.withdraw(id, &version).await?;
+            return Err(pinned);
+        }
         if let Some(child) = self.find_child(id, others).await? {
             self.withdraw(id, &version).await?;
             return Err(StoreError::Protected { id: id.clone(), why: format!("backup {child} builds on it") });
@@ -196,6 +202,7 @@ impl Repository {
         for below in [self.layout.data(id), self.layout.keys(id)] {
             self.client.delete_below(&below, &patience).await?;
         }
+        self.client.delete(&self.layout.marks(id), &patience).await?;
         self.client.delete(&self.layout.lease(id), &patience).await?;
         Ok(self.client.delete(&self.layout.tombstone(id), &patience).await?)
     }

@@ -29,6 +29,7 @@ use super::download::Source;
 use super::error::StoreError;
 use super::explain::Class;
 use super::layout::{Layout, Member};
+use super::marks::Marks;
 use super::record::{Head, LeaseRecord, Tombstone};
 use super::retry::Failed;
 use super::settings::StoreSettings;
@@ -48,6 +49,8 @@ pub struct StoredBackup {
     pub id: BackupId,
     /// What is there of it.
     pub state: BackupState,
+    /// What is said of it. Marks that cannot be read may hold a pin: they are shown as one.
+    pub marks: Marks,
 }
 
 /// What is there of a backup.
@@ -98,7 +101,11 @@ impl Repository {
         let now = OnceCell::new();
         let looks = futures::stream::iter(self.ids().await?).map(|id| {
             let now = &now;
-            async move { Ok::<_, StoreError>(self.look(&id, now).await?.map(|state| StoredBackup { id, state })) }
+            async move {
+                let Some((state, marked)) = self.look(&id, now).await? else { return Ok(None) };
+                let marks = if marked { self.shown_marks(&id).await? } else { Marks::default() };
+                Ok::<_, StoreError>(Some(StoredBackup { id, state, marks }))
+            }
         });
         let found: Vec<Option<StoredBackup>> = looks.buffered(FAN_OUT).try_collect().await?;
         Ok(found.into_iter().flatten().collect())
@@ -106,7 +113,17 @@ impl Repository {
 
     /// What is there of one id; `None` if nothing.
     pub async fn state(&self, id: &BackupId) -> Result<Option<BackupState>, StoreError> {
-        self.look(id, &OnceCell::new()).await
+        Ok(self.look(id, &OnceCell::new()).await?.map(|(state, _)| state))
+    }
+
+    async fn shown_marks(&self, id: &BackupId) -> Result<Marks, StoreError> {
+        match self.read_marks(id).await {
+            Err(StoreError::Damaged { object, why }) => {
+                tracing::warn!(object, why, "the marks of a backup cannot be read");
+                Ok(Marks { pinned: true, ..Marks::default() })
+            }
+            read => read,
+        }
     }
 
     /// The id meant by a name (its newest complete backup) or an id. An id needs no permission to list.
@@ -233,7 +250,8 @@ impl Repository {
         }
     }
 
-    async fn look(&self, id: &BackupId, now: &OnceCell<Timestamp>) -> Result<Option<BackupState>, StoreError> {
+    /// What is there of an id, and whether marks of it are.
+    async fn look(&self, id: &BackupId, now: &OnceCell<Timestamp>) -> Result<Option<(BackupState, bool)>, StoreError> {
         let patience = self.client.first();
         let folder = self.client.folder(&self.layout.backup(id), &patience).await?;
         let has = |member| folder.objects.iter().any(|stat| Member::of(&stat.key) == member);
@@ -242,19 +260,21 @@ impl Repository {
                 Ok(record) => record,
                 Err(failed) if failed.is(Class::Missing) => return Ok(None),
                 Err(failed) if failed.is(Class::Final) => {
-                    return Ok(Some(BackupState::Damaged { why: failed.cause().to_string() }));
+                    return Ok(Some((BackupState::Damaged { why: failed.cause().to_string() }, false)));
                 }
                 Err(failed) => return Err(failed.into()),
             };
             let remains = !folder.folders.is_empty() || has(Member::Lease);
-            return Ok(Some(match Head::decode(id, &record.bytes) {
+            let state = match Head::decode(id, &record.bytes) {
                 Ok(Head::Tombstone) => BackupState::Deleted { remains },
                 Ok(Head::Manifest { .. }) if has(Member::Tombstone) && self.is_condemned(id).await? => {
                     BackupState::Deleted { remains: true }
                 }
                 Ok(Head::Manifest { .. }) => BackupState::Complete { manifest: record.bytes.into() },
                 Err(why) => BackupState::Damaged { why },
-            }));
+            };
+            let marked = matches!(state, BackupState::Complete { .. }) && has(Member::Marks);
+            return Ok(Some((state, marked)));
         }
         // A folder may be all that is there: file stores have empty ones.
         if folder.objects.is_empty()
@@ -263,9 +283,10 @@ impl Repository {
             return Ok(None);
         }
         let lease = if has(Member::Lease) { self.lease(id).await.or_else(damaged_is_none)? } else { None };
-        let Some((lease, record)) = lease else { return Ok(Some(BackupState::Stale)) };
+        let Some((lease, record)) = lease else { return Ok(Some((BackupState::Stale, false))) };
         let now = *now.get_or_init(|| self.now_or_ours()).await;
-        Ok(Some(if is_live(&lease, record.written, now) { BackupState::Running } else { BackupState::Stale }))
+        let state = if is_live(&lease, record.written, now) { BackupState::Running } else { BackupState::Stale };
+        Ok(Some((state, false)))
     }
 }
 
