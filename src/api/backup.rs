@@ -151,15 +151,18 @@ pub struct MySQLBackupSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 64))]
     pub parallelism: Option<i32>,
-    /// What becomes of the stored data when this object is deleted: Retain leaves it in the storage, Delete removes it.
-    /// May be changed at any time.
+    /// What becomes of the stored data when somebody deletes this object: Retain leaves it in the storage, Delete removes
+    /// it. What expirationTime or a schedule's retention removes goes with its data in any case (a schedule may say
+    /// otherwise), and the data of a pinned backup stays in any case. May be changed at any time.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
-    /// Keeps the backup from retention. May be changed at any time.
+    /// Keeps the backup from retention and expiry, and its data in the storage even if this object is deleted. The
+    /// storage knows it, too. May be changed at any time.
     #[serde(default)]
     pub pinned: bool,
-    /// When the backup is removed by itself, object and stored data. A pinned backup stays, and so does one that an
-    /// incremental backup needs. May be changed at any time.
+    /// When the backup is removed by itself, object and stored data, whatever deletionPolicy says. A pinned backup stays,
+    /// and so does one that an incremental backup or a restore needs; the condition Expired tells. The storage knows the
+    /// time, too. An object that is created after it is never started. May be changed at any time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expiration_time: Option<Time>,
     /// Keeps the backup from starting, and from trying again; a running one runs on. May be changed at any time.

@@ -99,6 +99,39 @@ pub struct MySQLBackupStatus {
     /// When the next try may begin, after one failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_attempt_time: Option<Time>,
+    /// What had the backup made, as the storage tells it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub origin: Option<OriginStatus>,
+    /// What the storage itself knows of pin and expiry, and so every cluster that is pointed at it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recorded: Option<RecordedMarks>,
+}
+
+/// What had a backup made.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OriginStatus {
+    /// The cluster's id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cluster_id: Option<String>,
+    /// The namespace of the object that asked for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// The schedule that asked for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<String>,
+}
+
+/// What a storage knows of pin and expiry.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RecordedMarks {
+    /// Whether it is pinned.
+    #[serde(default)]
+    pub pinned: bool,
+    /// When it expires.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expiration_time: Option<Time>,
 }
 
 /// The server that was backed up.
@@ -159,6 +192,8 @@ pub struct BackupOutcome {
     pub start_time: Timestamp,
     /// When the manifest was committed.
     pub completion_time: Timestamp,
+    /// What had it made.
+    pub origin: OriginStatus,
 }
 
 /// Returned when a transition was asked of a backup that has ended.
@@ -282,6 +317,17 @@ impl MySQLBackupStatus {
         self.observed_generation = Some(at.generation);
     }
 
+    /// Says one of the conditions beside the summary, or takes it away.
+    pub fn set_aside(&mut self, type_: &str, said: Option<&Said<'_>>, at: Moment) {
+        match said {
+            Some(said) => {
+                conditions::set(&mut self.conditions, type_, said, at.generation, at.now);
+            }
+            None => self.conditions.retain(|condition| condition.type_ != type_),
+        }
+        self.observed_generation = Some(at.generation);
+    }
+
     fn take_outcome(&mut self, outcome: BackupOutcome, at: Moment) {
         // Without `..`: a field that the manifest tells must not be forgotten here.
         let BackupOutcome {
@@ -299,6 +345,7 @@ impl MySQLBackupStatus {
             ddl_wait_milliseconds,
             start_time,
             completion_time,
+            origin,
         } = outcome;
         self.backup_id = Some(backup_id);
         self.destination = Some(destination);
@@ -315,6 +362,7 @@ impl MySQLBackupStatus {
         self.lock_held_milliseconds = Some(lock_held_milliseconds);
         self.ddl_wait_milliseconds = Some(ddl_wait_milliseconds);
         self.duration_seconds = Some(completion_time.duration_since(start_time).as_secs().max(0));
+        self.origin = Some(origin).filter(|origin| *origin != OriginStatus::default());
         self.progress = None;
         self.next_attempt_time = None;
         self.set_restorable(true, reasons::COMPLETED, "the storage holds a complete backup", at);

@@ -14,6 +14,10 @@ pub mod types {
     pub const READY: &str = "Ready";
     /// The storage holds the backup, complete.
     pub const RESTORABLE: &str = "Restorable";
+    /// A backup's `expirationTime` has passed.
+    pub const EXPIRED: &str = "Expired";
+    /// The storage itself knows that a backup is pinned, and when it expires.
+    pub const RECORDED: &str = "Recorded";
 }
 
 /// Values of a condition's status.
@@ -82,6 +86,18 @@ pub mod reasons {
     pub const INVALID_SCHEDULE: &str = "InvalidSchedule";
     /// A data source serves claims.
     pub const SERVING: &str = "Serving";
+    /// `expirationTime` had passed before anything was done, or the backup is about to go.
+    pub const EXPIRED: &str = "Expired";
+    /// The backup stays: it is pinned.
+    pub const PINNED: &str = "Pinned";
+    /// The backup stays: another backup builds on it.
+    pub const NEEDED_BY_INCREMENT: &str = "NeededByIncrement";
+    /// The backup stays: a restore needs it.
+    pub const NEEDED_BY_RESTORE: &str = "NeededByRestore";
+    /// The storage knows what the object says.
+    pub const RECORDED: &str = "Recorded";
+    /// The storage may not be written to.
+    pub const READ_ONLY: &str = "ReadOnly";
 
     /// All of them, for the documentation and its test.
     pub const ALL: &[&str] = &[
@@ -112,6 +128,12 @@ pub mod reasons {
         SCHEDULED,
         INVALID_SCHEDULE,
         SERVING,
+        EXPIRED,
+        PINNED,
+        NEEDED_BY_INCREMENT,
+        NEEDED_BY_RESTORE,
+        RECORDED,
+        READ_ONLY,
     ];
 }
 

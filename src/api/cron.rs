@@ -7,7 +7,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::backup::MySQLBackupSpec;
+use super::backup::{DeletionPolicy, MySQLBackupSpec};
 use super::backup_status::Moment;
 use super::common::ObjectRef;
 use super::conditions::{self, Said, status, types};
@@ -84,8 +84,9 @@ pub struct CronBackupSpec {
     /// @hourly, @daily, @midnight, @weekly, @monthly, @yearly, @annually.
     #[schemars(schema_with = "schedule")]
     pub schedule: String,
-    /// The time zone that the schedule is meant in, for example Europe/Vienna. A time that the change to summer time
-    /// skips comes at the next one that exists; one that comes twice is taken the first time.
+    /// The time zone that the schedule is meant in, for example Europe/Vienna. A time of day that the change to summer
+    /// time skips comes at the first moment after it; one that comes twice is taken the first time. Schedules of every
+    /// hour (hour * or */n) go by the clock instead: what is skipped is left out, what comes twice is taken twice.
     #[serde(default = "CronBackupSpec::default_time_zone")]
     #[schemars(schema_with = "time_zone")]
     pub time_zone: String,
@@ -100,7 +101,8 @@ pub struct CronBackupSpec {
     #[serde(default)]
     pub concurrency_policy: ConcurrencyPolicy,
     /// How late a backup may start that was missed (the operator was down, another backup was running). Of several
-    /// missed ones only the last is made up for. Unset: however late.
+    /// missed ones only the last is made up for. Unset: however late. What was left out by suspend, or was due before a
+    /// change of the schedule, is not made up for.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 10, max = 31_536_000))]
     pub starting_deadline_seconds: Option<i64>,
@@ -112,7 +114,8 @@ pub struct CronBackupSpec {
     /// The backups to create.
     pub backup_template: BackupTemplate,
     /// Which backups of this schedule stay: those that any rule wants. The last good one, pinned ones and those that
-    /// an incremental backup or a restore needs stay in any case. Unset: all stay.
+    /// an incremental backup or a restore needs stay in any case. Unset: all stay. Backups of a former CronBackup of
+    /// the same name count, too.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retention: Option<RetentionSpec>,
     /// How many failed backups are kept to be looked at.
@@ -176,7 +179,7 @@ pub struct TemplateMetadata {
 }
 
 /// Which backups stay: those that any rule wants.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = schema::rules(&[(
     "has(self.keepLast) || has(self.keepDaily) || has(self.keepWeekly) || has(self.keepMonthly) || has(self.keepWithinSeconds)",
@@ -203,6 +206,18 @@ pub struct RetentionSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 60, max = 3_153_600_000_i64))]
     pub keep_within_seconds: Option<i64>,
+    /// What becomes of the stored data of backups that no rule wants: Delete removes it with the object, Retain removes
+    /// the object only and leaves the data in the storage, for good. The backups' own deletionPolicy is about deletions
+    /// by others.
+    #[serde(default = "RetentionSpec::default_deletion_policy")]
+    pub deletion_policy: DeletionPolicy,
+}
+
+impl RetentionSpec {
+    /// Rules of how long backups stay are of little use if their data stays.
+    const fn default_deletion_policy() -> DeletionPolicy {
+        DeletionPolicy::Delete
+    }
 }
 
 /// How a schedule stands.
@@ -232,6 +247,13 @@ pub struct CronBackupStatus {
     /// The newest good backup.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_successful_backup_name: Option<String>,
+    /// Times of the schedule up to this one are done with, taken or left out: nothing is made up for before it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub counted_from_time: Option<Time>,
+    /// The schedule and time zone that this status was made from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    pub observed_schedule: Option<String>,
 }
 
 impl CronBackupStatus {

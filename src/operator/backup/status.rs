@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::api::backup_status::BackupOutcome;
+use crate::api::backup_status::{BackupOutcome, OriginStatus};
 use crate::api::common::{BinlogPosition, LsnRange, Progress};
 use crate::api::conditions::reasons;
 use crate::api::runner::{RunnerReport, RunnerState};
@@ -111,6 +111,11 @@ pub(crate) fn outcome(manifest: &Manifest, destination: String) -> BackupOutcome
         ddl_wait_milliseconds: bytes(manifest.ddl_wait_milliseconds),
         start_time: manifest.start_time,
         completion_time: manifest.completion_time,
+        origin: OriginStatus {
+            cluster_id: manifest.origin.cluster_id.clone(),
+            namespace: manifest.origin.namespace.clone(),
+            schedule: manifest.origin.schedule.clone(),
+        },
     }
 }
 
