@@ -11,10 +11,12 @@
 
 pub(crate) mod backup;
 pub(crate) mod backup_storage;
+pub(crate) mod cron;
 pub(crate) mod error;
 pub(crate) mod names;
 pub(crate) mod pods;
 pub(crate) mod quantity;
+pub(crate) mod retention;
 pub(crate) mod secrets;
 pub(crate) mod storage;
 
@@ -67,7 +69,8 @@ pub async fn run(options: OperatorOptions, stop: CancellationToken) -> Result<()
     let context = Arc::new(Context { client, recorder, options });
     // Each ends only when told to: one that ended by itself is no operator any more.
     let backups = backup::run(Arc::clone(&context), stop.clone());
+    let schedules = cron::run(Arc::clone(&context), stop.clone());
     let storages = backup_storage::run(context, stop);
-    let _ = tokio::join!(backups, storages);
+    let _ = tokio::join!(backups, schedules, storages);
     Ok(())
 }

@@ -4,10 +4,12 @@
 //! ```text
 //!   run    <object's name, cut>-<8 hex digits of a hash of uid>     ConfigMap, Role, RoleBinding
 //!   pod    <run>-<work>-<attempt>
+//!   backup of a schedule   <schedule, cut>-<minute that it was due, UTC>
 //! ```
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -20,8 +22,12 @@ pub(crate) const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "st
 pub(crate) const OWNER_UID: &str = "stillframe.dev/owner-uid";
 /// Carries the kind of that object.
 pub(crate) const OWNER_KIND: &str = "stillframe.dev/owner-kind";
-/// Names the schedule that created a backup.
+/// Names the schedule that created a backup; see [`schedule_label`].
 pub(crate) const SCHEDULE: &str = "stillframe.dev/schedule";
+/// Says for which time of its schedule a backup was created. An annotation.
+pub(crate) const SCHEDULED_TIME: &str = "stillframe.dev/scheduled-time";
+/// Says that the operator itself removes a backup, what becomes of its data, and when that was decided. An annotation.
+pub(crate) const REMOVAL: &str = "stillframe.dev/removal";
 /// Who wrote a field, for server-side apply.
 pub(crate) const MANAGER: &str = "stillframe-operator";
 /// The ServiceAccount of runners whose storage names none.
@@ -58,10 +64,37 @@ pub(crate) fn labels(kind: &str, uid: &str) -> BTreeMap<String, String> {
     ])
 }
 
-/// The name that a backup gets in its id: the object's, cut where an id could not hold it.
+/// Cuts a text to what fits, with a hash of the whole in place of what was cut off.
+fn shortened(text: &str, most: usize) -> String {
+    if text.len() <= most {
+        return text.to_owned();
+    }
+    let hash = format!("{:08x}", xxh3_64(text.as_bytes()) >> 32);
+    let cut = text.get(..most.saturating_sub(hash.len() + 1)).unwrap_or_default();
+    format!("{}-{hash}", cut.trim_end_matches(['-', '.']))
+}
+
+/// What the label [`SCHEDULE`] says for a schedule of this name: a name may be longer than a label.
+pub(crate) fn schedule_label(schedule: &str) -> String {
+    shortened(schedule, 63)
+}
+
+/// The name of the backup that a schedule takes for this time.
+pub(crate) fn scheduled_backup_name(schedule: &str, due: Timestamp) -> String {
+    const MINUTE: &str = "%Y%m%d%H%M";
+    format!("{}-{}", shortened(schedule, 240), due.strftime(MINUTE))
+}
+
+/// The name that a backup gets in its id: the schedule's, so that all of a schedule have one; or else the object's, cut
+/// where an id could not hold it.
 fn backup_name(object: &ObjectMeta) -> String {
     const MOST: usize = 200;
     let name = object.name.as_deref().unwrap_or_default();
+    let schedule = object.labels.as_ref().and_then(|labels| labels.get(SCHEDULE));
+    let name = match schedule {
+        Some(schedule) if name.strip_prefix(schedule.as_str()).is_some_and(|rest| rest.starts_with('-')) => schedule,
+        _ => name,
+    };
     if name.len() <= MOST && !name.contains("..") {
         return name.to_owned();
     }
@@ -111,6 +144,29 @@ mod tests {
         assert!(pod_name(&run, "backup", 21).len() < 63);
         assert_eq!(run_name("shop.example.com", "u").split('-').next(), Some("shop"));
         assert!(!run_name(&format!("{}-x", "a".repeat(33)), "u").contains("--"));
+    }
+
+    #[test]
+    fn a_schedule_has_one_backup_for_each_time() {
+        let at = |second: i64| Timestamp::from_second(1_773_500_966 + second).unwrap();
+        assert_eq!(scheduled_backup_name("nightly", at(0)), "nightly-202603141509");
+        assert_eq!(scheduled_backup_name("nightly", at(30)), "nightly-202603141509", "within the minute");
+        assert_ne!(scheduled_backup_name("nightly", at(60)), "nightly-202603141509");
+        let long = "a".repeat(253);
+        assert!(scheduled_backup_name(&long, at(0)).len() <= 253);
+        assert_ne!(scheduled_backup_name(&long, at(0)), scheduled_backup_name(&format!("{long}b")[1..], at(0)));
+        assert_eq!(schedule_label("nightly"), "nightly");
+        assert_eq!(schedule_label(&long).len(), 63);
+    }
+
+    #[test]
+    fn backups_of_a_schedule_share_its_name() {
+        let mut object = ObjectMeta { name: Some("nightly-202603141509".into()), ..ObjectMeta::default() };
+        assert_eq!(backup_name(&object), "nightly-202603141509");
+        object.labels = Some(BTreeMap::from([(SCHEDULE.to_owned(), "nightly".to_owned())]));
+        assert_eq!(backup_name(&object), "nightly");
+        object.labels = Some(BTreeMap::from([(SCHEDULE.to_owned(), "other".to_owned())]));
+        assert_eq!(backup_name(&object), "nightly-202603141509", "a label that does not belong to it");
     }
 
     #[test]

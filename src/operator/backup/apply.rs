@@ -1,8 +1,9 @@
 //! Makes the cluster as the plan says. The only step that writes.
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
-use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::NamespaceResourceScope;
 use kube::runtime::events::{Event, EventType};
 use kube::{Client, Resource, ResourceExt};
@@ -10,12 +11,14 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
+use crate::api::backup::DeletionPolicy;
 use crate::api::{MySQLBackup, MySQLBackupStatus};
 use crate::operator::Context;
 use crate::operator::error::{During, OperatorError};
-use crate::operator::names::MANAGER;
+use crate::operator::names::{MANAGER, REMOVAL};
 
 use super::build::Authority;
+use super::keep::removal_mark;
 
 /// The finalizer: work to do before a backup's object may go.
 pub(super) const FINALIZER: &str = "stillframe.dev/backup";
@@ -88,7 +91,7 @@ pub(super) async fn delete_pod(client: &Client, pod: &Pod) -> Result<(), Operato
     let api: Api<Pod> = Api::namespaced(client.clone(), &namespace);
     // By its uid: never another one of the same name.
     let params = DeleteParams {
-        preconditions: Some(kube::api::Preconditions { uid: pod.uid(), resource_version: None }),
+        preconditions: Some(Preconditions { uid: pod.uid(), resource_version: None }),
         ..DeleteParams::default()
     };
     match api.delete(&name, &params).await {
@@ -97,8 +100,71 @@ pub(super) async fn delete_pod(client: &Client, pod: &Pod) -> Result<(), Operato
     }
 }
 
+/// What became of a removal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Removal {
+    /// The object is being deleted; its finalizer does the rest.
+    Begun,
+    /// Somebody changed the object since it was read: it is to be looked at anew.
+    Changed,
+}
+
+/// Removes a backup that has ended, because a rule or its own time says so. Not what its deletion policy says decides
+/// about the data, but `data`; the deletion policy is about deletions by others.
+///
+/// It goes as it was seen or not at all: one that was pinned a moment ago stays.
+pub(crate) async fn remove(
+    context: &Context,
+    backup: &MySQLBackup,
+    data: DeletionPolicy,
+    now: Timestamp,
+) -> Result<Removal, OperatorError> {
+    let (namespace, name) = (backup.namespace().unwrap_or_default(), backup.name_any());
+    let api: Api<MySQLBackup> = Api::namespaced(context.client.clone(), &namespace);
+    let mut finalizers: Vec<String> = backup.finalizers().to_vec();
+    if data == DeletionPolicy::Delete && !finalizers.iter().any(|finalizer| finalizer == FINALIZER) {
+        finalizers.push(FINALIZER.to_owned());
+    }
+    let patch = json!({"metadata": {
+        "annotations": {(REMOVAL): removal_mark(data, now)},
+        "finalizers": finalizers,
+        "resourceVersion": backup.resource_version(),
+    }});
+    let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+    let marked = match api.patch(&name, &params, &Patch::Merge(&patch)).await {
+        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => return Ok(Removal::Changed),
+        marked => marked.during(|| format!("mark MySQLBackup {namespace}/{name}"))?,
+    };
+    let seen = Preconditions { uid: marked.uid(), resource_version: marked.resource_version() };
+    let params = DeleteParams { preconditions: Some(seen), ..DeleteParams::default() };
+    match api.delete(&name, &params).await {
+        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(Removal::Changed),
+        deleted => deleted.map(|_| Removal::Begun).during(|| format!("delete MySQLBackup {namespace}/{name}")),
+    }
+}
+
+/// Takes back the mark of a removal that did not come to pass, or sets fields of the spec that may be changed.
+pub(super) async fn change(
+    client: &Client,
+    backup: &MySQLBackup,
+    mut patch: serde_json::Value,
+) -> Result<(), OperatorError> {
+    let (namespace, name) = (backup.namespace().unwrap_or_default(), backup.name_any());
+    let api: Api<MySQLBackup> = Api::namespaced(client.clone(), &namespace);
+    if let Some(metadata) = patch.as_object_mut().map(|patch| patch.entry("metadata").or_insert_with(|| json!({})))
+        && let Some(metadata) = metadata.as_object_mut()
+    {
+        metadata.insert("resourceVersion".to_owned(), json!(backup.resource_version()));
+    }
+    let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+    match api.patch(&name, &params, &Patch::Merge(&patch)).await {
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        patched => patched.map(drop).during(|| format!("change MySQLBackup {namespace}/{name}")),
+    }
+}
+
 /// Writes the status if it changed. Refused if somebody else changed the object since it was read.
-pub(super) async fn status(
+pub(crate) async fn status(
     context: &Context,
     backup: &MySQLBackup,
     new: &MySQLBackupStatus,

@@ -4,8 +4,10 @@
 //!   runners' pods ─► told to stop (locks go within a second) ─► gone, or PATIENCE is over
 //!   complete, Retain       nothing            ┐
 //!   complete, Delete       data removed       ├─► finalizer off
+//!   complete, pinned       nothing            │
 //!   not complete           remains removed    ┘
 //! ```
+//! Retain or Delete: what the operator itself decided when it removes the backup by a rule, else the deletion policy.
 //! What could not be removed in time stays in the storage, and an event and a log line say so. Nothing there can be
 //! taken for a backup that is none.
 
@@ -25,6 +27,7 @@ use crate::operator::pods::{PodState, read_runner_pod};
 use crate::store::{Removal, StoreError};
 
 use super::confirm::Connected;
+use super::keep::removal;
 use super::validate::Gathered;
 use super::{Reconciliation, apply, gather};
 
@@ -63,7 +66,7 @@ impl Reconciliation<'_> {
         if !running.is_empty() && !over {
             return Ok(Action::requeue(AGAIN));
         }
-        let left = left_to_do(self.began(), self.status.has_succeeded(), self.backup.spec.deletion_policy);
+        let left = left_to_do(self.began(), self.status.has_succeeded(), self.policy());
         if left == Left::Remove
             && let Err(why) = self.remove(&gathered).await
         {
@@ -107,6 +110,18 @@ impl Reconciliation<'_> {
         }
     }
 
+    /// What becomes of a complete backup's data.
+    fn policy(&self) -> DeletionPolicy {
+        let spec = &self.backup.spec;
+        let deleted = self.backup.metadata.deletion_timestamp.as_ref().map(|time| time.0);
+        let decided = removal(self.backup).filter(|removal| deleted.is_some_and(|deleted| !removal.is_old(deleted)));
+        match decided {
+            _ if spec.pinned => DeletionPolicy::Retain,
+            Some(removal) => removal.data,
+            None => spec.deletion_policy,
+        }
+    }
+
     fn has_finalizer(&self) -> bool {
         self.backup.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == apply::FINALIZER)
     }
@@ -141,6 +156,12 @@ impl Reconciliation<'_> {
                 Ok(())
             }
             Err(StoreError::NotFound { .. }) => Ok(()),
+            Err(error @ StoreError::Pinned { .. }) => {
+                // By another cluster, or by hand: this object's own pin was looked at before.
+                let note = format!("{id} stays in its storage: {error}");
+                apply::event(self.context, self.backup, EventType::Warning, "BackupRetained", note).await;
+                Ok(())
+            }
             Err(error) => Err(explain(&error)),
         }
     }

@@ -105,6 +105,9 @@ impl Reconciliation<'_> {
         self.status.storage_name = self.backup.spec.storage_name().map(str::to_owned);
         match self.find(&Gathered::default()).await? {
             (Found::Complete(manifest), destination) => {
+                if let Some(action) = self.take_marks_from_storage().await? {
+                    return Ok(action);
+                }
                 if let Err(error) = self.status.set_imported(outcome(&manifest, destination), self.at) {
                     tracing::error!(%error, "a backup that has ended was looked at");
                 }

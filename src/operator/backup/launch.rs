@@ -17,7 +17,7 @@ use crate::operator::pods::{PodState, read_runner_pod};
 use crate::store::BackupState;
 
 use super::validate::{BackupPlan, Gathered, Refusal, Step, next_step, work};
-use super::{LOOK_AGAIN, Reconciliation, apply, build, gather, until};
+use super::{LOOK_AGAIN, Reconciliation, apply, build, gather, keep, until};
 
 /// More ids than tries that a backup can have.
 const TURNS: u32 = 32;
@@ -54,6 +54,11 @@ impl Reconciliation<'_> {
     /// What speaks against beginning now.
     async fn hold_back(&mut self) -> Result<Option<Action>, OperatorError> {
         let first = self.who.attempt == 1;
+        if first && !self.is_launched() && keep::is_over(&self.backup.spec, self.at.now) {
+            // An old manifest that is applied again must not take a backup only to remove it.
+            self.fail(reasons::EXPIRED, "never started: its spec.expirationTime has passed");
+            return self.write(None).await.map(Some);
+        }
         if first && self.starting_deadline().is_some_and(|end| end <= self.at.now) {
             self.fail(reasons::STARTING_DEADLINE_EXCEEDED, "no runner ran within spec.startingDeadlineSeconds");
             return self.write(None).await.map(Some);

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   deleted?  ─► cleanup: runners stopped, remains removed, finalizer off
-//!   ended?    ─► only the finalizer follows the deletion policy
+//!   ended?    ─► settle: the finalizer follows the deletion policy; keep: pin and expiry
 //!   existing? ─► the storage is read, nothing runs
 //!   launched? ─► observe ─► running · confirm in the storage · retry · fail
 //!   else      ─► validate ─► survey, look, or launch the runner
@@ -16,6 +16,7 @@ mod build;
 mod cleanup;
 mod confirm;
 mod gather;
+mod keep;
 mod launch;
 mod observe;
 mod status;
@@ -41,6 +42,7 @@ use super::Context;
 use super::error::OperatorError;
 use super::names::{MANAGED_BY, OWNER_KIND, SCHEDULE, run_name};
 use build::{Identity, KIND};
+use keep::{removal, withdrawn};
 
 /// Backups that are looked at side by side.
 const CONCURRENCY: u16 = 8;
@@ -165,9 +167,21 @@ impl<'a> Reconciliation<'a> {
         {
             return Ok(Action::requeue(again));
         }
-        let wanted = self.status.has_succeeded() && self.backup.spec.deletion_policy == DeletionPolicy::Delete;
-        apply::finalizer(&self.context.client, self.backup, wanted).await?;
-        Ok(Action::await_change())
+        let going = match removal(self.backup) {
+            Some(removal) if removal.is_old(self.at.now) => {
+                // It was called off: somebody changed the object in the last moment.
+                apply::change(&self.context.client, self.backup, withdrawn()).await?;
+                return Ok(Action::await_change());
+            }
+            removal => removal.is_some(),
+        };
+        let policy = self.backup.spec.deletion_policy;
+        let wanted = going || (self.status.has_succeeded() && policy == DeletionPolicy::Delete);
+        if apply::finalizer(&self.context.client, self.backup, wanted).await? {
+            // Comes again with the new version of the object.
+            return Ok(Action::await_change());
+        }
+        self.keep().await
     }
 
     /// Writes the status and comes back after a while, or when something changes.
