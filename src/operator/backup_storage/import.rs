@@ -1,80 +1,136 @@
-//! Which objects must be made so that every complete backup of a storage is shown by one. Pure.
+//! What a look into a storage means for the objects of its namespace. Pure.
+//!
+//! ```text
+//!   in the storage    an object shows it    importExisting
+//!   complete          no                    yes            an object is made: existing, pin and expiry included
+//!   complete          yes                                  Restorable: True
+//!   not there         yes                                  Restorable: False, GoneFromStorage
+//!   deleted for good  one that import made  yes            that object goes
+//! ```
+//! Only the last takes anything away, and only on the storage's explicit word: its tombstone, which stays for good. What
+//! is merely not listed may be a matter of rights, or of the wrong bucket.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::Timestamp;
 use kube::ResourceExt;
 use serde_json::json;
 
-use crate::api::{GROUP, MySQLBackup, VERSION};
+use crate::api::conditions::{self, reasons, status, types};
+use crate::api::{GROUP, Moment, MySQLBackup, MySQLBackupStatus, VERSION};
+use crate::store::Marks;
 
-use super::probe::Listed;
+use super::probe::{Content, Listed};
 
 /// Carries the name of the storage that a backup was found in.
 const IMPORTED_FROM: &str = "stillframe.dev/imported-from";
 
-/// The objects to be made. `shown` are all of the namespace. The names are the ids', so that two operators make the
-/// same ones.
+/// What is to be done.
+#[derive(Debug, Default)]
+pub(super) struct ImportPlan {
+    /// Objects to be made.
+    pub(super) create: Vec<MySQLBackup>,
+    /// Objects that import made, of backups that were deleted for good.
+    pub(super) remove: Vec<MySQLBackup>,
+    /// Objects whose status changes, with the new one.
+    pub(super) tell: Vec<(MySQLBackup, MySQLBackupStatus)>,
+}
+
+/// Decides. `shown` are all backups of the namespace, read after the storage was: what was made meanwhile is in them.
+/// The names of new ones are the ids', so that two operators make the same ones.
 pub(super) fn plan_imports(
     namespace: &str,
     storage: &str,
-    backups: &[Listed],
+    import: bool,
+    content: &Content,
     shown: &[MySQLBackup],
-) -> Vec<MySQLBackup> {
-    let ids = |backup: &MySQLBackup| {
-        let existing = backup.spec.existing.as_ref().map(|existing| existing.backup_id.clone());
-        let of_status = backup.status.as_ref().and_then(|status| status.backup_id.clone());
-        existing.into_iter().chain(of_status)
-    };
-    let known: BTreeSet<String> = shown.iter().flat_map(ids).collect();
-    let names: BTreeSet<String> = shown.iter().map(ResourceExt::name_any).collect();
-    let missing = backups.iter().filter(|backup| !known.contains(backup.id.as_str()));
-    missing.filter_map(|backup| object(namespace, storage, backup, &names)).collect()
+    at: Moment,
+) -> ImportPlan {
+    let mut plan = ImportPlan::default();
+    let complete: BTreeMap<&str, &Listed> = content.complete.iter().map(|found| (found.id.as_str(), found)).collect();
+    for backup in shown.iter().filter(|backup| backup.spec.storage_name() == Some(storage)) {
+        let id = ids(backup).next().unwrap_or_default();
+        let is_deleted = content.deleted.iter().any(|deleted| deleted.as_str() == id);
+        if import && is_deleted && was_imported(backup) && backup.metadata.deletion_timestamp.is_none() {
+            plan.remove.push(backup.clone());
+        } else if let Some(new) = told(backup, complete.contains_key(id.as_str()), at) {
+            plan.tell.push((backup.clone(), new));
+        }
+    }
+    if import {
+        let known: BTreeSet<String> = shown.iter().flat_map(ids).collect();
+        let names: BTreeSet<String> = shown.iter().map(ResourceExt::name_any).collect();
+        let missing = content.complete.iter().filter(|found| !known.contains(found.id.as_str()));
+        let wanted = missing.filter(|found| !is_over(&found.marks, at.now));
+        plan.create.extend(wanted.filter_map(|found| object(namespace, storage, found, &names)));
+    }
+    plan
 }
 
-fn object(namespace: &str, storage: &str, backup: &Listed, names: &BTreeSet<String>) -> Option<MySQLBackup> {
+/// The ids that an object stands for: the one that it names, the one that it has.
+fn ids(backup: &MySQLBackup) -> impl Iterator<Item = String> + use<> {
+    let existing = backup.spec.existing.as_ref().map(|existing| existing.backup_id.clone());
+    let of_status = backup.status.as_ref().and_then(|status| status.backup_id.clone());
+    existing.into_iter().chain(of_status)
+}
+
+fn was_imported(backup: &MySQLBackup) -> bool {
+    backup.spec.existing.is_some() && backup.labels().contains_key(IMPORTED_FROM)
+}
+
+/// It would only be removed again.
+fn is_over(marks: &Marks, now: Timestamp) -> bool {
+    !marks.pinned && marks.expiration_time.is_some_and(|time| time <= now)
+}
+
+/// The status of a backup that ended well, if what is there changed.
+fn told(backup: &MySQLBackup, is_there: bool, at: Moment) -> Option<MySQLBackupStatus> {
+    let seen = backup.status.as_ref().filter(|seen| seen.has_succeeded())?;
+    let is_gone = conditions::find(&seen.conditions, types::RESTORABLE)
+        .is_some_and(|said| said.status == status::FALSE && said.reason == reasons::GONE_FROM_STORAGE);
+    // What else may be said against it is not for a list to judge.
+    let restorable = conditions::is(&seen.conditions, types::RESTORABLE, status::TRUE);
+    let at = Moment { generation: backup.metadata.generation.unwrap_or(at.generation), now: at.now };
+    let mut new = seen.clone();
+    match is_there {
+        true if is_gone => new.set_restorable(true, reasons::COMPLETED, "the storage holds it, complete, again", at),
+        false if restorable => {
+            let message = "the storage no longer lists it: it was deleted by others, or cannot be seen";
+            new.set_restorable(false, reasons::GONE_FROM_STORAGE, message, at);
+        }
+        _ => return None,
+    }
+    Some(new)
+}
+
+fn object(namespace: &str, storage: &str, found: &Listed, names: &BTreeSet<String>) -> Option<MySQLBackup> {
     // An id differs from a name only in the case of two letters.
-    let name = backup.id.as_str().to_ascii_lowercase();
+    let name = found.id.as_str().to_ascii_lowercase();
     if names.contains(&name) {
         return None;
     }
-    let document = json!({
+    let mut document = json!({
         "apiVersion": format!("{GROUP}/{VERSION}"),
         "kind": "MySQLBackup",
         "metadata": {"name": name, "namespace": namespace, "labels": {
             "app.kubernetes.io/managed-by": "stillframe",
             (IMPORTED_FROM): storage.get(..63).unwrap_or(storage).trim_end_matches(['-', '.']),
         }},
-        "spec": {"existing": {"storageRef": {"name": storage}, "backupId": backup.id}, "deletionPolicy": "Retain"},
+        "spec": {
+            "type": found.backup_type,
+            "existing": {"storageRef": {"name": storage}, "backupId": found.id},
+            "deletionPolicy": "Retain",
+            "pinned": found.marks.pinned,
+        },
     });
+    if let Some(time) = found.marks.expiration_time {
+        // Whole seconds, as the API has them.
+        let time = Timestamp::from_second(time.as_second()).ok()?;
+        document.pointer_mut("/spec")?.as_object_mut()?.insert("expirationTime".to_owned(), json!(time));
+    }
     serde_json::from_value(document).ok()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const IDS: [&str; 2] = ["nightly-20260314T150926Z-1a2b3c4d", "nightly-20260315T150926Z-1a2b3c4d"];
-
-    fn listed(id: &str) -> Listed {
-        Listed { id: id.parse().unwrap(), stored_bytes: 1 }
-    }
-
-    #[test]
-    fn each_backup_is_shown_once() {
-        let backups = IDS.map(listed);
-        let made = plan_imports("shop", "bucket", &backups, &[]);
-        let names: Vec<String> = made.iter().map(ResourceExt::name_any).collect();
-        assert_eq!(names, ["nightly-20260314t150926z-1a2b3c4d", "nightly-20260315t150926z-1a2b3c4d"]);
-        assert_eq!(made[0].spec.existing.as_ref().unwrap().backup_id, IDS[0]);
-        assert!(plan_imports("shop", "bucket", &backups, &made).is_empty(), "all are shown");
-
-        let mut own = made[0].clone();
-        own.metadata.name = Some("nightly".into());
-        own.spec.existing = None;
-        let status = own.status.get_or_insert_default();
-        status.backup_id = Some(IDS[0].to_owned());
-        let more = plan_imports("shop", "bucket", &backups, &[own]);
-        assert_eq!(more.len(), 1, "one was taken here, the other one is to be shown");
-        assert_eq!(more[0].spec.existing.as_ref().unwrap().backup_id, IDS[1]);
-    }
-}
+#[path = "import_tests.rs"]
+mod tests;

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   changed, or its period is over ─► plan ─► probe (write, replace refused, read back, delete) ─► Ready
-//!                                              └─ list ─► count, and objects for those that have none (importExisting)
+//!                                              └─ list ─► count; what is gone is told; objects for those that have
+//!                                                         none (importExisting)
 //! ```
 
 mod import;
@@ -20,13 +21,14 @@ use kube::{Resource, ResourceExt};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::conditions::{reasons, status, types};
-use crate::api::{BackupStorage, BackupStorageStatus, Moment, MySQLBackup, conditions};
+use crate::api::backup::DeletionPolicy;
+use crate::api::conditions::{self, reasons, types};
+use crate::api::{BackupStorage, BackupStorageStatus, Moment, MySQLBackup};
 use crate::store::Repository;
 use crate::util::clock;
 
 use super::Context;
-use super::backup::apply::create;
+use super::backup::apply::{create, remove, status};
 use super::error::{During, OperatorError};
 use super::names::MANAGER;
 use super::secrets::read_secrets;
@@ -86,18 +88,21 @@ async fn reconcile(storage: Arc<BackupStorage>, context: Arc<Context>) -> Result
         Err(refusal) => Probed::refused(&refusal),
     };
     match probed {
-        Probed::Good { capabilities, backups } => {
+        Probed::Good { capabilities, content } => {
             new.set_ready(capabilities, "written, read back and deleted as backups need it", at);
-            new.backup_count = Some(i64::try_from(backups.len()).unwrap_or(i64::MAX));
-            new.stored_bytes = Some(backups.iter().map(|backup| backup.stored_bytes).sum());
-            if storage.spec.import_existing {
-                import(&context, &storage, &backups).await?;
+            new.backup_count = None;
+            new.stored_bytes = None;
+            if let Some(content) = content {
+                let backups = &content.complete;
+                new.backup_count = Some(i64::try_from(backups.len()).unwrap_or(i64::MAX));
+                new.stored_bytes = Some(backups.iter().fold(0, |sum, backup| sum.saturating_add(backup.stored_bytes)));
+                compare(&context, &storage, &content, at).await?;
             }
         }
         Probed::Bad { reason, message } => new.set_not_ready(&reason, &message, at),
     }
     write(&context, &storage, &new).await?;
-    let ready = conditions::is(&new.conditions, types::READY, status::TRUE);
+    let ready = conditions::is(&new.conditions, types::READY, conditions::status::TRUE);
     Ok(Action::requeue(if ready { probe::period(&storage) } else { NOT_READY }))
 }
 
@@ -121,14 +126,33 @@ async fn open(context: &Context, storage: &BackupStorage) -> Result<Result<Repos
     Ok(opened.map_err(|error| StoreRefusal::BadUrl(probe::explain(&error))))
 }
 
-/// Makes an object for every complete backup that no object of the namespace shows.
-async fn import(context: &Context, storage: &BackupStorage, backups: &[probe::Listed]) -> Result<(), OperatorError> {
+/// Compares what is in the storage with the objects of the namespace, and brings these in line.
+async fn compare(
+    context: &Context,
+    storage: &BackupStorage,
+    content: &probe::Content,
+    at: Moment,
+) -> Result<(), OperatorError> {
     let namespace = storage.namespace().unwrap_or_default();
     let api: Api<MySQLBackup> = Api::namespaced(context.client.clone(), &namespace);
     let shown = api.list(&ListParams::default()).await.during(|| format!("list backups of {namespace}"))?;
-    for backup in plan_imports(&namespace, &storage.name_any(), backups, &shown.items) {
+    let import = storage.spec.import_existing;
+    let plan = plan_imports(&namespace, &storage.name_any(), import, content, &shown.items, at);
+    for backup in plan.create {
         create(&context.client, &namespace, &backup).await?;
-        tracing::info!(name = backup.name_any(), "a backup of the storage is shown as an object");
+        tracing::info!(backup = backup.name_any(), "a backup of the storage is shown as an object");
+    }
+    for backup in plan.remove {
+        remove(context, &backup, DeletionPolicy::Retain, at.now).await?;
+        tracing::info!(backup = backup.name_any(), "a backup was deleted in the storage, and so its object goes");
+    }
+    for (backup, new) in plan.tell {
+        match status(context, &backup, &new).await {
+            // It changed meanwhile; the next look tells.
+            Err(error) if error.is_conflict() => {}
+            told => told?,
+        }
+        tracing::info!(backup = backup.name_any(), "what the storage has of a backup changed");
     }
     Ok(())
 }

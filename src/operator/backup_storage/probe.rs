@@ -5,12 +5,13 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::api::BackupStorage;
+use crate::api::backup::BackupType;
 use crate::api::conditions::{self, reasons, status, types};
 use crate::api::storage::{AccessMode, StorageCapabilities};
 use crate::archive::id::BackupId;
-use crate::archive::manifest::Manifest;
+use crate::archive::manifest::{self, Manifest};
 use crate::operator::storage::StoreRefusal;
-use crate::store::{BackupState, Repository, StoreError};
+use crate::store::{BackupState, Marks, Repository, StoreError, StoredBackup};
 
 /// How long a storage may take to answer.
 const PATIENCE: Duration = Duration::from_mins(2);
@@ -22,13 +23,24 @@ const RETRY: SignedDuration = SignedDuration::from_secs(15);
 pub(super) struct Listed {
     pub(super) id: BackupId,
     pub(super) stored_bytes: i64,
+    pub(super) backup_type: BackupType,
+    pub(super) marks: Marks,
+}
+
+/// What a storage holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Content {
+    pub(super) complete: Vec<Listed>,
+    /// Ids that have a tombstone: nothing can ever be there again.
+    pub(super) deleted: Vec<BackupId>,
 }
 
 /// What a look found.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Probed {
     /// Backups can go there, or be read where that is all that is asked.
-    Good { capabilities: StorageCapabilities, backups: Vec<Listed> },
+    /// `content` is absent where it may not be listed.
+    Good { capabilities: StorageCapabilities, content: Option<Content> },
     /// They cannot.
     Bad { reason: String, message: String },
 }
@@ -73,17 +85,28 @@ async fn ask(repository: &Repository, mode: AccessMode) -> Result<Probed, StoreE
         AccessMode::ReadOnly => StorageCapabilities { list: true, delete: false },
     };
     if !capabilities.list {
-        return Ok(Probed::Good { capabilities, backups: Vec::new() });
+        return Ok(Probed::Good { capabilities, content: None });
     }
-    let backups = repository.list().await?;
-    let complete = backups.into_iter().filter_map(|stored| match stored.state {
-        BackupState::Complete { manifest } => {
-            let manifest = Manifest::decode(&manifest).ok()?;
-            Some(Listed { id: stored.id, stored_bytes: i64::try_from(manifest.bytes.stored).unwrap_or(i64::MAX) })
+    let mut content = Content::default();
+    for StoredBackup { id, state, marks } in repository.list().await? {
+        match state {
+            BackupState::Complete { manifest } => {
+                let Ok(manifest) = Manifest::decode(&manifest) else { continue };
+                content.complete.push(Listed {
+                    id,
+                    stored_bytes: i64::try_from(manifest.bytes.stored).unwrap_or(i64::MAX),
+                    backup_type: match manifest.backup_type {
+                        manifest::BackupType::Full => BackupType::Full,
+                        manifest::BackupType::Incremental => BackupType::Incremental,
+                    },
+                    marks,
+                });
+            }
+            BackupState::Deleted { .. } => content.deleted.push(id),
+            BackupState::Running | BackupState::Stale | BackupState::Damaged { .. } => {}
         }
-        _ => None,
-    });
-    Ok(Probed::Good { capabilities, backups: complete.collect() })
+    }
+    Ok(Probed::Good { capabilities, content: Some(content) })
 }
 
 /// The engine's word for what a store can fail with.
