@@ -93,15 +93,26 @@ impl Bucket {
 
     /// The objects in the bucket below a prefix, as paths.
     pub async fn objects(&self, prefix: &str) -> Result<Vec<String>> {
-        // The server keeps objects as files; its image has no shell, so a pod beside it looks.
-        let script = format!("cd /data/{BUCKET} && find . -path './{prefix}/*' -type f | sort");
+        let found = self.script(&format!("cd /data/{BUCKET} && find . -path './{prefix}/*' -type f | sort")).await?;
+        Ok(found.lines().map(|line| line.trim_start_matches("./").to_owned()).collect())
+    }
+
+    /// Removes an object behind everybody's back.
+    pub async fn remove(&self, path: &str) -> Result<()> {
+        self.script(&format!("rm /data/{BUCKET}/{path}")).await?;
+        Ok(())
+    }
+
+    /// Runs a script where objects are: the server keeps them as files, and its image has no shell, so a pod beside it
+    /// does.
+    async fn script(&self, script: &str) -> Result<String> {
         let pod = super::fill(
             include_str!("../fixtures/look.yaml"),
-            &[("NAME", "look"), ("IMAGE", MYSQL_IMAGE), ("CLAIM", &self.name), ("SCRIPT", &script)],
+            &[("NAME", "look"), ("IMAGE", MYSQL_IMAGE), ("CLAIM", &self.name), ("SCRIPT", script)],
         );
         let run = self.space.run_pod(&pod, Duration::from_mins(1)).await?;
-        anyhow::ensure!(run.exit_code == 0, "looking into the bucket failed: {}", run.log);
-        Ok(run.log.lines().map(|line| line.trim_start_matches("./").to_owned()).collect())
+        anyhow::ensure!(run.exit_code == 0, "\"{script}\" beside the bucket failed: {}", run.log);
+        Ok(run.log)
     }
 
     /// The secret with `accessKeyId` and `secretAccessKey`.

@@ -43,7 +43,9 @@ where
 impl Space {
     /// Makes the namespace, in place of what an earlier run may have left.
     async fn create(cluster: Cluster, scenario: &str) -> Result<Self> {
-        let name = format!("e2e-{}", scenario.replace('_', "-"));
+        // Several people may share a cluster.
+        let prefix = std::env::var("STILLFRAME_E2E_PREFIX").unwrap_or_else(|_| "e2e".to_owned());
+        let name = format!("{prefix}-{}", scenario.replace('_', "-"));
         let space = Self { cluster, name };
         space.remove().await?;
         let namespaces: Api<Namespace> = Api::all(space.cluster.client.clone());

@@ -3,13 +3,126 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::core::plain_pods::loaded_server;
 use crate::harness::load::check_invariants;
 use crate::harness::objects::{MINUTES, backup, restore, storage, with};
-use crate::harness::space::text;
-use crate::harness::{Bucket, Mysql, say, scenario, until};
+use crate::harness::space::{condition_of, text};
+use crate::harness::{Bucket, Mysql, Space, say, scenario, until};
+
+/// A storage that shows what is in it, and looks often.
+fn importing(bucket: &Bucket, mode: &str) -> Value {
+    let spec = json!({ "spec": { "importExisting": true, "accessMode": mode, "probePeriodSeconds": 30 } });
+    with(storage("bucket", bucket, "shop"), &spec)
+}
+
+/// The object that import made of a backup.
+async fn imported(space: &Space, id: &str) -> Result<Value> {
+    let name = until("the imported backup", MINUTES, || async {
+        let all = space.list("MySQLBackup", "stillframe.dev/imported-from=bucket").await?;
+        let found = all.iter().find(|backup| text(backup, "/spec/existing/backupId") == id);
+        Ok(found.map(|backup| text(backup, "/metadata/name").to_owned()).ok_or_else(|| "not listed".to_owned()))
+    });
+    space.reason("MySQLBackup", &name.await?, "Succeeded", "Imported", MINUTES).await
+}
+
+fn same(found: &Value, taken: &Value) -> Result<()> {
+    for field in [
+        "/status/gtidExecuted",
+        "/status/lsn/checkpoint",
+        "/status/lsn/end",
+        "/status/binlog/file",
+        "/status/source/serverUUID",
+        "/status/startTime",
+        "/status/completionTime",
+        "/status/destination",
+        "/status/origin/namespace",
+    ] {
+        // When a runner was started is the operator's word, when the copy began is the manifest's.
+        if field != "/status/startTime" {
+            ensure!(text(found, field) == text(taken, field), "{field} differs: {found}");
+        }
+        ensure!(!text(found, field).is_empty(), "{field} is missing: {found}");
+    }
+    ensure!(found.pointer("/status/sizeBytes") == taken.pointer("/status/sizeBytes"), "{found}");
+    ensure!(
+        condition_of(found, "Restorable").is_some_and(|said| text(said, "/status") == "True"),
+        "it cannot be restored: {found}"
+    );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_tells_another_namespace_what_it_has() -> Result<()> {
+    scenario("shared", |space| async move {
+        let (bucket, (mysql, load)) = tokio::try_join!(Bucket::start(&space, "s3"), loaded_server(&space, "mysql"))?;
+        load.stop().await?;
+        space.ready_storage("bucket", &bucket, "shop").await?;
+        let until = "2099-01-01T00:00:00Z";
+        let first = with(
+            backup("first", "bucket", &mysql),
+            &json!({ "spec": { "pinned": true, "expirationTime": until, "deletionPolicy": "Delete" } }),
+        );
+        space.apply_object(&first).await?;
+        space.succeeded("MySQLBackup", "first").await?;
+        space
+            .apply_object(&with(backup("second", "bucket", &mysql), &json!({ "spec": { "deletionPolicy": "Delete" } })))
+            .await?;
+        let second = space.succeeded("MySQLBackup", "second").await?;
+        let told = |backup: &Value| text(backup, "/status/recorded/expirationTime") == until;
+        let taken = space.wait("MySQLBackup", "first", "is told to the storage", MINUTES, told).await?;
+
+        scenario("shared-other", move |other| async move {
+            bucket.share_credentials(&other).await?;
+            other.apply_object(&importing(&bucket, "ReadWrite")).await?;
+            other.condition("BackupStorage", "bucket", "Ready", "True", Duration::from_secs(90)).await?;
+            let found = imported(&other, text(&taken, "/status/backupId")).await?;
+            same(&found, &taken)?;
+            ensure!(found.pointer("/spec/pinned") == Some(&json!(true)), "the pin was lost: {found}");
+            ensure!(text(&found, "/spec/expirationTime") == until, "the expiry was lost: {found}");
+            ensure!(found.pointer("/metadata/ownerReferences").is_none(), "{found}");
+            let plain = imported(&other, text(&second, "/status/backupId")).await?;
+            ensure!(plain.pointer("/spec/pinned") == Some(&json!(false)), "{plain}");
+            say("shown elsewhere, pin and expiry included");
+
+            // A pin that is set there holds here, too.
+            let name = text(&plain, "/metadata/name").to_owned();
+            other.patch("MySQLBackup", &name, &json!({ "spec": { "pinned": true } })).await?;
+            other.reason("MySQLBackup", &name, "Recorded", "Recorded", MINUTES).await?;
+            space.delete("MySQLBackup", "second").await?;
+            space.gone("MySQLBackup", "second", MINUTES).await?;
+            let id = text(&second, "/status/backupId");
+            let left = bucket.objects("shop").await?;
+            ensure!(left.iter().any(|path| path.contains(id) && path.contains("/data/")), "its data is gone: {left:?}");
+
+            // What is deleted there goes here.
+            other
+                .patch("MySQLBackup", &name, &json!({ "spec": { "pinned": false, "deletionPolicy": "Delete" } }))
+                .await?;
+            let unpinned = |backup: &Value| backup.pointer("/status/recorded/pinned") == Some(&json!(false));
+            other.wait("MySQLBackup", &name, "is told to the storage", MINUTES, unpinned).await?;
+            space.apply_object(&importing(&bucket, "ReadWrite")).await?;
+            let back = imported(&space, id).await?;
+            other.delete("MySQLBackup", &name).await?;
+            other.gone("MySQLBackup", &name, MINUTES).await?;
+            space.gone("MySQLBackup", text(&back, "/metadata/name"), MINUTES).await?;
+            let data = |path: &&String| path.contains(id) && !path.ends_with("/manifest.json");
+            let left = bucket.objects("shop").await?;
+            ensure!(left.iter().filter(data).count() == 0, "its data stays: {left:?}");
+            say("deleted in the one, gone in the other");
+
+            // What merely disappears is told, and stays.
+            bucket.remove(&format!("shop/backups/{}/manifest.json", text(&taken, "/status/backupId"))).await?;
+            for (space, name) in [(&space, "first"), (&other, text(&found, "/metadata/name"))] {
+                space.reason("MySQLBackup", name, "Restorable", "GoneFromStorage", MINUTES).await?;
+            }
+            Ok(())
+        })
+        .await
+    })
+    .await
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bucket_is_enough() -> Result<()> {
@@ -23,29 +136,15 @@ async fn a_bucket_is_enough() -> Result<()> {
         scenario("import-other", move |other| async move {
             // The other cluster, as far as objects go: the same bucket, credentials of its own, read-only.
             bucket.share_credentials(&other).await?;
-            let read_only = json!({ "spec": { "importExisting": true, "accessMode": "ReadOnly" } });
-            other.apply_object(&with(storage("bucket", &bucket, "shop"), &read_only)).await?;
+            other.apply_object(&importing(&bucket, "ReadOnly")).await?;
             other.condition("BackupStorage", "bucket", "Ready", "True", Duration::from_secs(90)).await?;
-            let id = text(&taken, "/status/backupId");
-            let found = until("the imported backup", MINUTES, || async {
-                let all = other.list("MySQLBackup", "").await?;
-                Ok(all
-                    .into_iter()
-                    .find(|backup| text(backup, "/status/backupId") == id)
-                    .ok_or_else(|| "not listed".to_owned()))
-            });
-            let found = found.await?;
-            let name = text(&found, "/metadata/name").to_owned();
-            let found = other.reason("MySQLBackup", &name, "Succeeded", "Imported", MINUTES).await?;
-            for field in
-                ["/status/gtidExecuted", "/status/lsn/end", "/status/source/serverUUID", "/status/completionTime"]
-            {
-                ensure!(text(&found, field) == text(&taken, field), "{field} differs: {found}");
-            }
+            let found = imported(&other, text(&taken, "/status/backupId")).await?;
+            same(&found, &taken)?;
+            let name = text(&found, "/metadata/name");
             say(format!("{name} was found in the bucket"));
 
             let target = json!({ "newClaim": { "name": "data-restored-0", "template": { "storage": "2Gi" } } });
-            other.apply_object(&restore("back", &name, &target)).await?;
+            other.apply_object(&restore("back", name, &target)).await?;
             other.succeeded("MySQLRestore", "back").await?;
             let restored = Mysql::start(&other, "restored", 1, 200).await?;
             check_invariants(&restored, 0).await?;

@@ -1,5 +1,6 @@
-//! A schedule takes backups and removes them by its rules, never the last good one.
+//! A schedule takes backups and removes them by its rules, never the last good one, however often it is applied.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -10,28 +11,57 @@ use crate::harness::objects::{MINUTES, backup_spec, with};
 use crate::harness::space::{condition_of, text};
 use crate::harness::{Bucket, Mysql, Space, say, scenario, until};
 
-fn schedule(mysql: &Mysql, keep_last: u32) -> Value {
-    json!({
+fn schedule(mysql: &Mysql, spec: &Value) -> Value {
+    let object = json!({
         "apiVersion": "stillframe.dev/v1alpha1", "kind": "CronBackup", "metadata": { "name": "often" },
         "spec": {
             "schedule": "* * * * *", "timeZone": "Europe/Vienna", "immediate": true, "concurrencyPolicy": "Forbid",
-            "backupTemplate": { "metadata": { "labels": { "team": "shop" } }, "spec": with(backup_spec("bucket", mysql), &json!({ "deletionPolicy": "Delete" })) },
-            "retention": { "keepLast": keep_last },
+            "backupTemplate": { "metadata": { "labels": { "team": "shop" } }, "spec": backup_spec("bucket", mysql) },
         },
-    })
+    });
+    with(object, &json!({ "spec": spec }))
+}
+
+/// So slow that it is still copying when the next one is due.
+fn endless() -> Value {
+    json!({ "backupTemplate": { "spec": { "throttle": { "maxBytesPerSecond": 65_536 } } } })
 }
 
 /// The names of the backups that the schedule made and that succeeded, oldest first.
 async fn good(space: &Space) -> Result<Vec<String>> {
-    let mut found: Vec<(String, String)> = Vec::new();
-    for backup in space.list("MySQLBackup", "").await? {
-        if condition_of(&backup, "Succeeded").is_some_and(|condition| text(condition, "/status") == "True") {
-            found
-                .push((text(&backup, "/status/completionTime").to_owned(), text(&backup, "/metadata/name").to_owned()));
-        }
-    }
-    found.sort();
-    Ok(found.into_iter().map(|(_, name)| name).collect())
+    let is_good = |backup: &Value| {
+        condition_of(backup, "Succeeded").is_some_and(|condition| text(condition, "/status") == "True")
+    };
+    Ok(made(space).await?.into_iter().filter(is_good).map(|backup| name(&backup)).collect())
+}
+
+/// All backups of the schedule, oldest first.
+async fn made(space: &Space) -> Result<Vec<Value>> {
+    let mut found = space.list("MySQLBackup", "stillframe.dev/schedule=often").await?;
+    found.sort_by_key(name);
+    Ok(found)
+}
+
+fn name(object: &Value) -> String {
+    text(object, "/metadata/name").to_owned()
+}
+
+async fn wait_for_good(space: &Space, count: usize) -> Result<Vec<String>> {
+    until(&format!("{count} good backups"), MINUTES, || async {
+        let found = good(space).await?;
+        Ok(if found.len() >= count { Ok(found) } else { Err(format!("{found:?}")) })
+    })
+    .await
+}
+
+/// Applies the schedule as a tool does that tracks its objects by labels and annotations.
+async fn sync(space: &Space, object: &Value, revision: &str) -> Result<()> {
+    let tracked = json!({ "metadata": {
+        "labels": { "argocd.argoproj.io/instance": "shop", "kustomize.toolkit.fluxcd.io/name": "shop", "rev": revision },
+        "annotations": { "argocd.argoproj.io/tracking-id": format!("shop:{revision}") },
+    } });
+    space.apply_as("argocd-controller", &with(object.clone(), &tracked).to_string()).await?;
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -40,35 +70,166 @@ async fn backups_by_the_clock_and_their_retention() -> Result<()> {
         let (bucket, (mysql, load)) = tokio::try_join!(Bucket::start(&space, "s3"), loaded_server(&space, "mysql"))?;
         load.stop().await?;
         space.ready_storage("bucket", &bucket, "shop").await?;
-        space.apply_object(&schedule(&mysql, 2)).await?;
+        let often = schedule(&mysql, &json!({ "retention": { "keepLast": 2 } }));
+        sync(&space, &often, "1").await?;
 
-        // At once, then at each minute: the third one makes the first one go.
-        let first = until("the first backup", MINUTES, || async {
-            Ok(good(&space).await?.into_iter().next().ok_or_else(|| "none".to_owned()))
+        // At once, then at each minute; applied again in between.
+        let first = wait_for_good(&space, 1).await?.remove(0);
+        let second = wait_for_good(&space, 2).await?.remove(1);
+        sync(&space, &often, "2").await?;
+        for backup in made(&space).await? {
+            ensure!(text(&backup, "/metadata/labels/team") == "shop", "the template's labels are missing: {backup}");
+            ensure!(backup.pointer("/metadata/ownerReferences").is_none(), "it would go with its owner: {backup}");
+            let metadata = backup.pointer("/metadata/labels").map(Value::to_string).unwrap_or_default()
+                + &backup.pointer("/metadata/annotations").map(Value::to_string).unwrap_or_default();
+            ensure!(!metadata.contains("argocd") && !metadata.contains("fluxcd"), "a tool would prune it: {metadata}");
+        }
+        space.patch("MySQLBackup", &second, &json!({ "spec": { "pinned": true } })).await?;
+        let first_id = text(&space.get("MySQLBackup", &first).await?, "/status/backupId").to_owned();
+        space.gone("MySQLBackup", &first, Duration::from_mins(5)).await?;
+        let left: Vec<String> = bucket.objects("shop").await?.into_iter().filter(|at| at.contains(&first_id)).collect();
+        ensure!(left.iter().all(|path| path.ends_with("/manifest.json")), "its data stays: {left:?}");
+        say(format!("{first} went with its data, though the template's deletionPolicy is Retain"));
+
+        // The pinned one is older than the two that the rule keeps, once two more are there.
+        until("two that are newer than the pinned one", MINUTES, || async {
+            let found = good(&space).await?;
+            Ok(if found.iter().filter(|name| **name > second).count() >= 3 {
+                Ok(())
+            } else {
+                Err(format!("{found:?}"))
+            })
         })
         .await?;
-        let labels = space.get("MySQLBackup", &first).await?;
-        ensure!(text(&labels, "/metadata/labels/team") == "shop", "the template's labels are missing: {labels}");
-        space.gone("MySQLBackup", &first, Duration::from_mins(5)).await?;
-        let left = good(&space).await?;
-        ensure!((2..=3).contains(&left.len()), "two are to be kept, there are {left:?}");
-        say(format!("the oldest went, {left:?} stay"));
+        let newest = good(&space).await?.pop().unwrap_or_default();
+        until("the rule to keep two and the pinned one", MINUTES, || async {
+            let found = good(&space).await?;
+            let newer = found.iter().filter(|name| **name >= newest).count();
+            let kept = found.contains(&second) && found.len() == 3;
+            Ok(if kept && newer > 0 { Ok(()) } else { Err(format!("{found:?}")) })
+        })
+        .await?;
 
         let status = space.get("CronBackup", "often").await?;
         for field in ["lastScheduleTime", "nextScheduleTime", "lastSuccessfulTime", "lastSuccessfulBackupName"] {
             ensure!(!text(&status, &format!("/status/{field}")).is_empty(), "{field} is missing: {status}");
         }
 
+        // Suspended, it takes none; let go, it does not make up for what it left out.
+        sync(&space, &with(often.clone(), &json!({ "spec": { "suspend": true } })), "3").await?;
+        space.reason("CronBackup", "often", "Ready", "Suspended", MINUTES).await?;
+        let names = |backups: Vec<Value>| backups.iter().map(name).collect::<BTreeSet<_>>();
+        let before = names(made(&space).await?);
+        tokio::time::sleep(Duration::from_secs(75)).await;
+        let after = names(made(&space).await?);
+        ensure!(after.is_subset(&before), "taken while suspended: {before:?} became {after:?}");
+        sync(&space, &often, "4").await?;
+        let resumed = space.condition("CronBackup", "often", "Ready", "True", MINUTES).await?;
+        ensure!(names(made(&space).await?).is_subset(&before), "made up for what was left out on purpose: {resumed}");
+        say("held back and let go");
+
         // Deleting the schedule deletes no backup.
-        let before = good(&space).await?;
+        let before = names(made(&space).await?);
         space.delete("CronBackup", "often").await?;
         space.gone("CronBackup", "often", Duration::from_mins(1)).await?;
-        tokio::time::sleep(Duration::from_secs(5)).await;
-        let after = good(&space).await?;
-        ensure!(
-            before.iter().all(|name| after.contains(name)),
-            "backups went with their schedule: {before:?} became {after:?}"
-        );
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        let after = names(made(&space).await?);
+        ensure!(before.is_subset(&after), "backups went with their schedule: {before:?} became {after:?}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_runs_decides_about_the_next() -> Result<()> {
+    scenario("concurrency", |space| async move {
+        let (bucket, (mysql, load)) = tokio::try_join!(Bucket::start(&space, "s3"), loaded_server(&space, "mysql"))?;
+        load.stop().await?;
+        space.ready_storage("bucket", &bucket, "shop").await?;
+        let often = with(schedule(&mysql, &endless()), &json!({ "spec": { "immediate": null } }));
+        space.apply_object(&often).await?;
+
+        // Forbid: the next one waits.
+        let first = until("the first backup", MINUTES, || async {
+            Ok(made(&space).await?.first().map(name).ok_or_else(|| "none".to_owned()))
+        })
+        .await?;
+        space.copying(&first).await?;
+        let waits = space
+            .wait("CronBackup", "often", "lets the next one wait", MINUTES, |cron| {
+                condition_of(cron, "Ready").is_some_and(|ready| text(ready, "/message").contains(&first))
+            })
+            .await?;
+        ensure!(made(&space).await?.len() == 1, "two run at once: {waits}");
+        ensure!(text(&waits, "/status/active/0/name") == first, "the status does not name it: {waits}");
+        say("Forbid: the next one waits");
+
+        // Replace: the old one is cancelled, and leaves no lock.
+        let replace = with(often.clone(), &json!({ "spec": { "concurrencyPolicy": "Replace" } }));
+        space.apply_object(&replace).await?;
+        space.gone("MySQLBackup", &first, MINUTES).await?;
+        let second = until("the backup in its place", MINUTES, || async {
+            Ok(made(&space).await?.first().map(name).ok_or_else(|| "none".to_owned()))
+        })
+        .await?;
+        ensure!(second > first, "{second} is no later one than {first}");
+        space.copying(&second).await?;
+        say("Replace: the old one went, the new one runs");
+
+        // Deleting the schedule leaves what runs.
+        space.delete("CronBackup", "often").await?;
+        space.gone("CronBackup", "often", Duration::from_mins(1)).await?;
+        tokio::time::sleep(Duration::from_secs(65)).await;
+        let left: Vec<String> = made(&space).await?.iter().map(name).collect();
+        ensure!(left == [second.clone()], "the schedule is gone, and there are {left:?}");
+        let running = space.get("MySQLBackup", &second).await?;
+        ensure!(condition_of(&running, "Succeeded").is_some_and(|one| text(one, "/reason") == "Running"), "{running}");
+        space.delete("MySQLBackup", &second).await?;
+        space.gone("MySQLBackup", &second, MINUTES).await?;
+        mysql.unlocked(0).await
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_goes_at_its_time_unless_it_is_pinned() -> Result<()> {
+    scenario("expiry", |space| async move {
+        let (bucket, (mysql, load)) = tokio::try_join!(Bucket::start(&space, "s3"), loaded_server(&space, "mysql"))?;
+        load.stop().await?;
+        space.ready_storage("bucket", &bucket, "shop").await?;
+        let past = "2020-01-01T00:00:00Z";
+        let kept = json!({
+            "apiVersion": "stillframe.dev/v1alpha1", "kind": "MySQLBackup", "metadata": { "name": "kept" },
+            "spec": with(backup_spec("bucket", &mysql), &json!({ "pinned": true })),
+        });
+        space.apply_object(&kept).await?;
+        let id = text(&space.succeeded("MySQLBackup", "kept").await?, "/status/backupId").to_owned();
+        let told = |backup: &Value| backup.pointer("/status/recorded/pinned") == Some(&json!(true));
+        space.wait("MySQLBackup", "kept", "is told to the storage", MINUTES, told).await?;
+        space.patch("MySQLBackup", "kept", &json!({ "spec": { "expirationTime": past } })).await?;
+        space.reason("MySQLBackup", "kept", "Expired", "Pinned", MINUTES).await?;
+
+        // A restore needs it: it stays when the pin goes.
+        let serving = json!({
+            "apiVersion": "stillframe.dev/v1alpha1", "kind": "MySQLRestore", "metadata": { "name": "serving" },
+            "spec": { "source": { "backupRef": { "name": "kept" } }, "target": { "dataSource": {} } },
+        });
+        space.apply_object(&serving).await?;
+        space.patch("MySQLBackup", "kept", &json!({ "spec": { "pinned": false } })).await?;
+        space.reason("MySQLBackup", "kept", "Expired", "NeededByRestore", MINUTES).await?;
+        space.delete("MySQLRestore", "serving").await?;
+        space.gone("MySQLRestore", "serving", MINUTES).await?;
+        // Any change makes the operator look again at once.
+        space.patch("MySQLBackup", "kept", &json!({ "spec": { "expirationTime": "2020-01-02T00:00:00Z" } })).await?;
+        space.gone("MySQLBackup", "kept", MINUTES).await?;
+        let left: Vec<String> = bucket.objects("shop").await?.into_iter().filter(|path| path.contains(&id)).collect();
+        ensure!(left.iter().all(|path| path.ends_with("/manifest.json")), "its data stays: {left:?}");
+        say("went with its data once nothing spoke against it");
+
+        // The old manifest again takes no backup.
+        space.apply_object(&with(kept, &json!({ "spec": { "pinned": false, "expirationTime": past } }))).await?;
+        let (reason, message) = space.failed("MySQLBackup", "kept", MINUTES).await?;
+        ensure!(reason == "Expired" && message.contains("never started"), "{reason}: {message}");
         Ok(())
     })
     .await
