@@ -19,7 +19,9 @@ use stillframe::innodb::ids::PageNo;
 use stillframe::innodb::lsn::Lsn;
 use stillframe::innodb::page::{PageType, compress};
 use stillframe::innodb::space::SpaceHeader;
-use support::server::Server;
+use support::cli::Cli;
+use support::round;
+use support::server::{Server, scratch};
 use support::workload::{Options, Workload};
 
 /// A tablespace's file in memory.
@@ -318,4 +320,35 @@ async fn damage_is_found() {
         }
     }
     assert!(missed.is_empty(), "not found: {missed:?}");
+}
+
+/// Damage that was in the source is in its backup, under right checksums: only a deep look finds it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deep_look_finds_what_was_wrong_in_the_source() {
+    let mut server = Server::builder().start().await;
+    let workload = Workload::create(&server, &Options { rows: 20, plain: false, ..Options::default() }).await;
+    workload.fill(3 << 20).await;
+    round::minimal_user(&server).await;
+    let (_folder, store) = round::folder_store();
+    round::backup(&server, &store).args(["--name", "good"]).json().await;
+    server.stop().await;
+    let path = server.datadir().join("sf/bulk.ibd");
+    let bulk = File::read(&path);
+    let (_, damaged) = damaged(&bulk).into_iter().find(|(name, _)| *name == "previous page").unwrap();
+    std::fs::write(&path, &damaged.bytes).unwrap();
+    server.start().await;
+    round::backup(&server, &store).args(["--name", "bad"]).json().await;
+
+    let place = scratch();
+    let verify = |name: &str| Cli::new("verify").args(["--store", &store, name]);
+    let deep = |name: &str| verify(name).args(["--deep", "--scratch-dir"]).arg(place.path());
+    assert_eq!(verify("bad").json().await["good"], true, "every byte is as it was copied");
+    let good = deep("good").json().await;
+    assert_eq!((&good["good"], &good["structure"]["problemCount"]), (&true.into(), &0.into()), "{good}");
+    let outcome = deep("bad").args(["-o", "json"]).run().await;
+    assert_eq!(outcome.code(), Some(23), "{outcome}");
+    let bad = outcome.json();
+    assert_eq!(bad["good"], false);
+    assert!(bad["problems"].to_string().contains("bulk.ibd"), "{bad}");
+    assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 0, "the scratch directory is left as it was");
 }
