@@ -16,6 +16,20 @@ impl SpaceId {
     pub const DICTIONARY: Self = Self(0xFFFF_FFFE);
     /// `ibtmp1`: never backed up.
     pub const GLOBAL_TEMPORARY: Self = Self(0xFFFF_FFFD);
+    /// The largest id of an undo tablespace: that of number 1 before its first truncation.
+    const UNDO_MAX: u32 = 0xFFFF_FFEF;
+    /// Undo tablespaces that there can be. Each truncation takes an id that is so much smaller.
+    const UNDO_NUMBERS: u32 = 127;
+    /// Ids that each of them may use up.
+    const UNDO_IDS: u32 = 400_000;
+
+    /// The number of an undo tablespace, 1 to 127, which it keeps when it is truncated and gets another id.
+    pub const fn undo_number(self) -> Option<u32> {
+        match Self::UNDO_MAX.checked_sub(self.0) {
+            Some(below) if below < Self::UNDO_NUMBERS * Self::UNDO_IDS => Some(below % Self::UNDO_NUMBERS + 1),
+            _ => None,
+        }
+    }
 }
 
 impl fmt::Display for SpaceId {
@@ -116,6 +130,21 @@ impl fmt::Display for PageSize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn undo_tablespaces_keep_their_number() {
+        // As seen: each truncation takes 127 off (tablespace-files reference, section 5).
+        for id in [4_294_967_277, 4_294_967_150, 4_294_967_023] {
+            assert_eq!(SpaceId(id).undo_number(), Some(3));
+        }
+        assert_eq!(SpaceId(0xFFFF_FFEF).undo_number(), Some(1));
+        assert_eq!(SpaceId(0xFFFF_FFEF - 126).undo_number(), Some(127));
+        for other in
+            [SpaceId::SYSTEM, SpaceId::DICTIONARY, SpaceId::GLOBAL_TEMPORARY, SpaceId(0xFFFF_FFF0), SpaceId(77)]
+        {
+            assert_eq!(other.undo_number(), None);
+        }
+    }
 
     #[test]
     fn only_page_sizes_that_innodb_has() {

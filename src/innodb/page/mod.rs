@@ -103,6 +103,15 @@ pub enum Verified<'a> {
     Opaque(PageView<'a>),
 }
 
+/// A good page as it was before the server encrypted and compressed it.
+#[derive(Debug, Clone, Copy)]
+pub struct PlainPage<'a> {
+    /// Its bytes.
+    pub bytes: &'a [u8],
+    /// It was encrypted.
+    pub was_encrypted: bool,
+}
+
 impl<'a> UnverifiedPage<'a> {
     /// Bytes read from the place of `page`.
     pub const fn new(bytes: &'a [u8], page: PageNo) -> Self {
@@ -133,6 +142,30 @@ impl<'a> UnverifiedPage<'a> {
                 outcome.map(|()| Verified::Page(view))
             }
             (false, _) => check_plain(self.bytes, ctx, scratch).map(|()| Verified::Page(view)),
+        }
+    }
+
+    /// Judges the bytes as [`Self::verify`] does, and gives the page as it was before the server encrypted and
+    /// compressed it; `None` where it is all zero. What is encrypted needs its key.
+    pub fn open<'s>(
+        self,
+        ctx: &PageContext<'_>,
+        scratch: &'s mut PageScratch,
+    ) -> Result<Option<PlainPage<'s>>, PageFault>
+    where
+        'a: 's,
+    {
+        match self.verify(ctx, scratch)? {
+            Verified::Zero => Ok(None),
+            Verified::Opaque(_) => Err(FormatError::KeyMissing { key_id: format!("of space {}", ctx.space) }.into()),
+            Verified::Page(view) => {
+                let kind = view.page_type()?;
+                let (was_encrypted, decrypted) = (kind.is_encrypted(), &scratch.plain);
+                let stored = if was_encrypted { decrypted.as_slice() } else { self.bytes };
+                let was_compressed = u16_at(stored, fil::TYPE, WHAT)? == PageType::Compressed.id();
+                let bytes = if was_compressed { scratch.inflated.as_slice() } else { stored };
+                Ok(Some(PlainPage { bytes, was_encrypted }))
+            }
         }
     }
 

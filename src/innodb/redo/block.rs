@@ -9,14 +9,10 @@
 //!                                 checksum does not fit       a fault: torn, read again
 //! ```
 
-use aes::Aes256;
-use cbc::cipher::block_padding::NoPadding;
-use cbc::cipher::{BlockEncryptMut, KeyIvInit};
-
 use crate::innodb::FormatError;
 use crate::innodb::cursor::{slice, u16_at, u32_at};
 use crate::innodb::lsn::{LOG_BLOCK_HEADER, LOG_BLOCK_SIZE, Lsn};
-use crate::innodb::page::crypt::decrypt_run;
+use crate::innodb::page::crypt::{decrypt_run, encrypt_run};
 use crate::innodb::redo::file::{put, stamp_crc};
 use crate::innodb::space::TablespaceKey;
 
@@ -137,10 +133,29 @@ pub fn cut_block(raw: &mut [u8], end: Lsn, key: Option<&TablespaceKey>) -> Resul
     }
     stamp_crc(raw);
     if let (true, Some(key)) = (block.encrypted, key) {
-        encrypt_payload(raw.get_mut(PAYLOAD..BLOCK_LEN).unwrap_or_default(), key)?;
+        encrypt_run(raw.get_mut(PAYLOAD..BLOCK_LEN).unwrap_or_default(), key)?;
         put(raw, DATA_LEN, &(length | ENCRYPTED).to_be_bytes());
     }
     Ok(())
+}
+
+/// The block that begins at `start` and holds `payload`: 496 bytes make it a full one. `first_group` is where in the
+/// payload the first group of records begins that begins in it.
+pub fn encode_block(start: Lsn, payload: &[u8], first_group: Option<usize>) -> Result<[u8; BLOCK_LEN], FormatError> {
+    let bad = || FormatError::Invalid { what: WHAT, why: format!("{} bytes at LSN {start}", payload.len()) };
+    let mut raw = [0; BLOCK_LEN];
+    raw.get_mut(PAYLOAD..CRC).and_then(|to| to.get_mut(..payload.len())).ok_or_else(bad)?.copy_from_slice(payload);
+    let end = PAYLOAD.saturating_add(payload.len());
+    let length = u16::try_from(if end == CRC { BLOCK_LEN } else { end }).map_err(|_| bad())?;
+    let first = first_group.map_or(0, |at| PAYLOAD.saturating_add(at));
+    let first = u16::try_from(first).map_err(|_| bad())?;
+    let (number, epoch) = block_number(start).filter(|_| start.block_offset() == 0).ok_or_else(bad)?;
+    put(&mut raw, 0, &number.to_be_bytes());
+    put(&mut raw, DATA_LEN, &length.to_be_bytes());
+    put(&mut raw, FIRST_GROUP, &first.to_be_bytes());
+    put(&mut raw, EPOCH, &epoch.to_be_bytes());
+    stamp_crc(&mut raw);
+    Ok(raw)
 }
 
 /// A block that ends at `lsn` and holds no records: where a log begins that has only a checkpoint.
@@ -205,25 +220,10 @@ fn compare(raw: &[u8]) -> Result<(), FormatError> {
     }
 }
 
-/// Encrypts 500 bytes as the server does: 496 first, then the last 32 once more.
-fn encrypt_payload(payload: &mut [u8], key: &TablespaceKey) -> Result<(), FormatError> {
-    let main = payload.len().saturating_sub(payload.len() % 16);
-    let tail = payload.len().saturating_sub(32);
-    for range in [0..main, tail..payload.len()] {
-        let run = payload.get_mut(range).unwrap_or_default();
-        let length = run.len();
-        let cipher = cbc::Encryptor::<Aes256>::new(key.key().into(), key.iv().into());
-        if cipher.encrypt_padded_mut::<NoPadding>(run, length).is_err() {
-            return Err(FormatError::Invalid { what: WHAT, why: "its payload cannot be encrypted".into() });
-        }
-    }
-    Ok(())
-}
-
 /// Encrypts a plain block as the server does.
 #[cfg(test)]
 pub(crate) fn encrypt_block(raw: &mut [u8], key: &TablespaceKey) -> Result<(), FormatError> {
-    encrypt_payload(raw.get_mut(PAYLOAD..BLOCK_LEN).unwrap_or_default(), key)?;
+    encrypt_run(raw.get_mut(PAYLOAD..BLOCK_LEN).unwrap_or_default(), key)?;
     let length = u16_at(raw, DATA_LEN, WHAT)? | ENCRYPTED;
     put(raw, DATA_LEN, &length.to_be_bytes());
     Ok(())
@@ -266,6 +266,19 @@ mod tests {
         let raw = empty_block(far).unwrap();
         let BlockRead::Valid(block) = decode_block(&raw, far.block_start(), None).unwrap() else { panic!("not valid") };
         assert_eq!(block.end(), far);
+    }
+
+    #[test]
+    fn encoded_blocks_are_decoded_the_same() {
+        for (bytes, length, first) in [(0, 12, None), (100, 112, Some(0)), (495, 507, Some(7)), (496, 512, None)] {
+            let raw = encode_block(LSN, &vec![0xAB; bytes], first).unwrap();
+            let BlockRead::Valid(block) = decode_block(&raw, LSN, None).unwrap() else { panic!("not valid") };
+            let first = first.map_or(0, |at| u16::try_from(at + 12).unwrap());
+            assert_eq!((block.data_len, block.first_rec_group), (length, first));
+            assert!(raw[12..12 + bytes].iter().all(|&byte| byte == 0xAB));
+        }
+        assert!(encode_block(LSN, &[0; 497], None).is_err());
+        assert!(encode_block(Lsn::new(LSN.get() + 12), &[], None).is_err());
     }
 
     #[test]

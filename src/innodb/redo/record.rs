@@ -201,6 +201,22 @@ pub struct RedoRecord<'a> {
 }
 
 impl<'a> RedoRecord<'a> {
+    /// Takes a record apart that was kept by its bytes: all of them, and no more.
+    pub fn decode(bytes: &'a [u8], lsn: Lsn) -> Result<Self, FormatError> {
+        let mut reader = Reader::new(bytes);
+        match RecordHead::decode(&mut reader) {
+            Ok(head) => {
+                let (kind, page, body_at) = (head.kind, head.page, reader.at());
+                Ok(Self { lsn, kind, page, before_checkpoint: false, bytes, body_at })
+            }
+            Err(Fault::Bad(error)) => Err(error),
+            Err(Fault::Short) => {
+                let got = bytes.len();
+                Err(FormatError::Truncated { what: "redo record", needed: got.saturating_add(1), got })
+            }
+        }
+    }
+
     /// Its body, as it stands in the log.
     pub fn body_bytes(&self) -> &'a [u8] {
         self.bytes.get(self.body_at..).unwrap_or_default()

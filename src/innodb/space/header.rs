@@ -16,8 +16,10 @@ const FIL_VERSION: usize = 8;
 const FIL_FLUSH_LSN: usize = 26;
 const FIL_SPACE_ID: usize = 34;
 const FSP_SPACE_ID: usize = 38;
-const FSP_SIZE: usize = 46;
-const FSP_FLAGS: usize = 54;
+/// Offset of the size in pages.
+pub const FSP_SIZE: usize = 46;
+/// Offset of the flags.
+pub const FSP_FLAGS: usize = 54;
 const XDES_ARRAY: usize = 150;
 const XDES_FIXED: usize = 24;
 

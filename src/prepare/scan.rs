@@ -1,0 +1,239 @@
+//! The one pass over the redo: what it says of files, tables and pages, and whether it is all there.
+//!
+//! ```text
+//!   blocks ─► decoder ─► groups ─► record ┬─ metadata of a table ──► metadata (before the checkpoint, too)
+//!                                         ├─ about a file ─────────► spaces
+//!                                         └─ changes a page ───────► spaces, then the plan
+//!   finish: the log ends where the backup does · no tablespace is missing · nothing is refused ─► Recovery
+//! ```
+//! Whatever native recovery would refuse must be found here: when this is done, the caller begins to write.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{PoisonError, RwLock};
+
+use super::PrepareError;
+use super::metadata::TableMetadata;
+use super::plan::{ApplyPlan, PlanBuilder, PlannedRecord};
+use super::spaces::{CopiedSpace, Space, SpaceScan};
+use crate::innodb::FormatError;
+use crate::innodb::ids::{PageId, SpaceId};
+use crate::innodb::keyring::Keyring;
+use crate::innodb::lsn::Lsn;
+use crate::innodb::redo::{EndReason, MiniTransaction, Poll, RecordKind, RedoDecoder, RedoError, RedoRecord};
+use crate::innodb::space::{SpaceHeader, TablespaceFlags, TablespaceKey};
+
+/// Bytes that are decoded at a time.
+const STEP: usize = 64 << 10;
+
+/// What is to be scanned, and with how much.
+#[derive(Debug, Clone)]
+pub struct ScanOptions {
+    /// Where recovery starts.
+    pub checkpoint: Lsn,
+    /// Where the log must end.
+    pub end: Lsn,
+    /// The key of an encrypted log.
+    pub log_key: Option<TablespaceKey>,
+    /// The keys of encrypted tablespaces.
+    pub keyring: Option<Keyring>,
+    /// Memory for records.
+    pub memory: u64,
+    /// A directory on whose file system records are kept that do not fit into that. Nothing appears in it.
+    pub spill_dir: PathBuf,
+}
+
+/// What a scan counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ScanCounts {
+    /// Groups of records.
+    pub groups: u64,
+    /// Records that change pages.
+    pub records: u64,
+}
+
+/// Reads the redo.
+#[derive(Debug)]
+pub struct RedoScan {
+    options: ScanOptions,
+    decoder: RedoDecoder,
+    ended: Option<EndReason>,
+    facts: Facts,
+}
+
+/// What was learnt so far.
+#[derive(Debug)]
+struct Facts {
+    spaces: SpaceScan,
+    metadata: TableMetadata,
+    plan: PlanBuilder,
+    keyring: Option<Keyring>,
+    counts: ScanCounts,
+}
+
+impl RedoScan {
+    /// Starts at the checkpoint, for a copy of these tablespaces.
+    pub fn new(options: ScanOptions, copied: &[CopiedSpace]) -> Self {
+        let secret = options.log_key.is_some() || copied.iter().any(|space| space.flags.is_encrypted());
+        let facts = Facts {
+            spaces: SpaceScan::new(copied.iter().copied()),
+            metadata: TableMetadata::default(),
+            plan: PlanBuilder::new(options.memory, &options.spill_dir, secret),
+            keyring: options.keyring.clone(),
+            counts: ScanCounts::default(),
+        };
+        let decoder = RedoDecoder::new(options.checkpoint, options.log_key.clone());
+        Self { options, decoder, ended: None, facts }
+    }
+
+    /// Takes in the next whole blocks.
+    pub fn feed(&mut self, blocks: &[u8]) -> Result<(), PrepareError> {
+        for step in blocks.chunks(STEP) {
+            self.decoder.feed(step)?;
+            self.drain()?;
+        }
+        Ok(())
+    }
+
+    fn drain(&mut self) -> Result<(), PrepareError> {
+        loop {
+            match self.decoder.poll()? {
+                Poll::Group(group) => self.facts.note(&group)?,
+                Poll::NeedMore => return Ok(()),
+                Poll::End(end) => {
+                    self.ended = Some(end.reason);
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// Everything was fed. Errors are refusals: nothing was written yet.
+    pub fn finish(mut self) -> Result<Recovery, PrepareError> {
+        self.decoder.finish();
+        self.drain()?;
+        let (at, wanted) = (self.decoder.position(), self.options.end);
+        if at != wanted {
+            let why = self.ended.map_or_else(String::new, |reason| describe(&reason));
+            return Err(PrepareError::WrongEnd { at, wanted, why });
+        }
+        let Facts { spaces, metadata, plan, keyring, counts } = self.facts;
+        let spaces = spaces.finish()?;
+        Ok(Recovery { plan: plan.finish()?, spaces, metadata, counts, end: wanted, keyring, keys: RwLock::default() })
+    }
+}
+
+fn describe(reason: &EndReason) -> String {
+    match reason {
+        EndReason::PartialBlock => "its last block is not full".to_owned(),
+        EndReason::NotWritten => "the next block was never written".to_owned(),
+        EndReason::Torn { why } => format!("the next block is damaged: {why}"),
+        EndReason::Finished => "no more is stored".to_owned(),
+    }
+}
+
+impl Facts {
+    fn note(&mut self, group: &MiniTransaction<'_>) -> Result<(), PrepareError> {
+        self.counts.groups = self.counts.groups.saturating_add(1);
+        for record in group.records() {
+            if record.kind == RecordKind::DynamicMeta {
+                self.metadata.note(&record).map_err(|source| redo_error(&record, source))?;
+            }
+            let Some(page) = record.page.filter(|_| !record.before_checkpoint) else { continue };
+            if record.kind.is_file_operation() {
+                self.spaces.note_file(page, &record)?;
+            } else if record.kind != RecordKind::IndexLoad || !group.is_single() {
+                self.note_change(page, &record, group.end)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn note_change(&mut self, page: PageId, record: &RedoRecord<'_>, end: Lsn) -> Result<(), PrepareError> {
+        let Some(space) = self.spaces.note_change(page, record, self.keyring.as_ref())? else { return Ok(()) };
+        if let Some(why) = not_native(record.kind, space.flags()) {
+            return Err(PrepareError::NotNative { lsn: record.lsn, kind: record.kind, page, why });
+        }
+        self.counts.records = self.counts.records.saturating_add(1);
+        self.plan.push(&PlannedRecord { page, lsn: record.lsn, end, bytes: record.bytes })
+    }
+}
+
+/// Why native recovery leaves such a record to the server, if it does.
+fn not_native(_kind: RecordKind, flags: TablespaceFlags) -> Option<&'static str> {
+    flags.zip_size().map(|_| "it is a page of ROW_FORMAT=COMPRESSED")
+}
+
+pub(super) fn redo_error(record: &RedoRecord<'_>, source: FormatError) -> PrepareError {
+    PrepareError::Redo(RedoError { lsn: record.lsn, kind: Some(record.kind), source })
+}
+
+/// All that is needed to recover pages. Shared by threads.
+#[derive(Debug)]
+pub struct Recovery {
+    plan: ApplyPlan,
+    spaces: HashMap<SpaceId, Space>,
+    metadata: TableMetadata,
+    counts: ScanCounts,
+    end: Lsn,
+    keyring: Option<Keyring>,
+    /// Keys that pages may be encrypted with, the newest last, once page 0 was looked at.
+    keys: RwLock<HashMap<SpaceId, Vec<TablespaceKey>>>,
+}
+
+impl Recovery {
+    /// The records by page.
+    pub const fn plan(&self) -> &ApplyPlan {
+        &self.plan
+    }
+
+    /// A tablespace as it will be.
+    pub fn space(&self, space: SpaceId) -> Option<&Space> {
+        self.spaces.get(&space)
+    }
+
+    /// All tablespaces.
+    pub fn spaces(&self) -> impl Iterator<Item = &Space> {
+        self.spaces.values()
+    }
+
+    /// What the new log must say of tables.
+    pub const fn metadata(&self) -> &TableMetadata {
+        &self.metadata
+    }
+
+    /// What the scan counted.
+    pub const fn counts(&self) -> ScanCounts {
+        self.counts
+    }
+
+    /// The point in time that the recovered pages have.
+    pub const fn end(&self) -> Lsn {
+        self.end
+    }
+
+    /// Page 0 of this tablespace must be shown by [`Self::learn`] before its pages can be recovered.
+    pub fn needs_page0(&self, space: SpaceId) -> bool {
+        let may_be = self.space(space).is_some_and(|space| space.is_changed() && space.may_be_encrypted());
+        may_be && !self.keys.read().unwrap_or_else(PoisonError::into_inner).contains_key(&space)
+    }
+
+    /// Takes the key from page 0 of a tablespace as it was copied.
+    pub fn learn(&self, space: SpaceId, page0: &[u8]) -> Result<(), PrepareError> {
+        let failed = |source| PrepareError::Key { space, source };
+        let header = SpaceHeader::decode(page0).map_err(failed)?;
+        let none = Keyring::default();
+        let copied = header.encryption.map(|info| info.unwrap_key(self.keyring.as_ref().unwrap_or(&none)));
+        let mut keys: Vec<TablespaceKey> = copied.transpose().map_err(failed)?.into_iter().collect();
+        for key in self.space(space).map(Space::keys).unwrap_or_default() {
+            keys.retain(|known| known != key);
+            keys.push(key.clone());
+        }
+        let _ = self.keys.write().unwrap_or_else(PoisonError::into_inner).insert(space, keys);
+        Ok(())
+    }
+
+    pub(super) fn keys(&self, space: SpaceId) -> Vec<TablespaceKey> {
+        self.keys.read().unwrap_or_else(PoisonError::into_inner).get(&space).cloned().unwrap_or_default()
+    }
+}

@@ -1,0 +1,295 @@
+//! Tablespaces as redo leaves them: which are there, how large they become, whether they are encrypted and how.
+//!
+//! ```text
+//!   copied spaces (id, flags, pages) ─┐
+//!   FILE_EXTEND, FSP_SIZE ────────────┼─► pages: the most that anyone says; never fewer than were copied
+//!   flags, encryption info on page 0 ─┼─► encrypted at the end, and every key that a page may have been written with
+//!   FILE_DELETE ──────────────────────┘   names of deleted spaces; one that is missing otherwise is an error
+//! ```
+//! Rules: redo-records reference, sections 9.1 to 9.4. Files are not made, renamed or removed by redo: the copy has the
+//! names of its end.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use super::PrepareError;
+use crate::innodb::FormatError;
+use crate::innodb::ids::{PageId, PageNo, SpaceId};
+use crate::innodb::keyring::Keyring;
+use crate::innodb::lsn::Lsn;
+use crate::innodb::redo::body::Body;
+use crate::innodb::redo::{RecordKind, RedoRecord};
+use crate::innodb::space::encryption::ENCRYPTION_INFO_SIZE;
+use crate::innodb::space::header::{FSP_FLAGS, FSP_SIZE, encryption_offset};
+use crate::innodb::space::{EncryptionInfo, TablespaceFlags, TablespaceKey};
+
+/// A tablespace as it was copied.
+#[derive(Debug, Clone, Copy)]
+pub struct CopiedSpace {
+    /// Its id.
+    pub space: SpaceId,
+    /// Its flags.
+    pub flags: TablespaceFlags,
+    /// Its size.
+    pub pages: u32,
+    /// First page of its last file: the one that is extended.
+    pub last_file: PageNo,
+}
+
+/// A tablespace as it will be.
+#[derive(Debug, Clone)]
+pub struct Space {
+    copied: CopiedSpace,
+    /// Its size when all redo is applied.
+    pub pages: u32,
+    /// What is written to it at the end is encrypted.
+    pub encrypted: bool,
+    /// The last page that redo changes, with the LSN of the first record beyond the copied size.
+    last_changed: Option<PageNo>,
+    /// Redo changed whether or how it is encrypted.
+    encryption_changed: bool,
+    keys: Vec<TablespaceKey>,
+}
+
+impl Space {
+    fn new(copied: CopiedSpace) -> Self {
+        let encrypted = copied.flags.is_encrypted();
+        let (pages, keys) = (copied.pages, Vec::new());
+        Self { copied, pages, encrypted, last_changed: None, encryption_changed: false, keys }
+    }
+
+    /// Its id.
+    pub const fn id(&self) -> SpaceId {
+        self.copied.space
+    }
+
+    /// Its flags as they were copied; sizes of pages never change.
+    pub const fn flags(&self) -> TablespaceFlags {
+        self.copied.flags
+    }
+
+    /// Its size as it was copied.
+    pub const fn copied_pages(&self) -> u32 {
+        self.copied.pages
+    }
+
+    /// Redo has changes of it.
+    pub const fn is_changed(&self) -> bool {
+        self.last_changed.is_some()
+    }
+
+    /// Keys that redo told of, the newest last.
+    pub fn keys(&self) -> &[TablespaceKey] {
+        &self.keys
+    }
+
+    /// Some of its pages may be encrypted: the key on its page 0 is needed.
+    pub const fn may_be_encrypted(&self) -> bool {
+        self.copied.flags.is_encrypted() || self.encrypted || self.encryption_changed
+    }
+
+    /// Learns from a record of page 0.
+    fn note_page0(&mut self, record: &RedoRecord<'_>, keyring: Option<&Keyring>) -> Result<(), FormatError> {
+        match record.kind {
+            RecordKind::Write4 => {
+                let Body::WriteNumber(write) = record.body()? else { return Ok(()) };
+                let value = u32::try_from(write.value).unwrap_or(u32::MAX);
+                match usize::from(write.offset) {
+                    FSP_SIZE => self.pages = self.pages.max(value),
+                    FSP_FLAGS => {
+                        self.encrypted = TablespaceFlags::decode(value)?.is_encrypted();
+                        self.encryption_changed = true;
+                    }
+                    _ => {}
+                }
+            }
+            RecordKind::WriteString => {
+                let Body::WriteString(write) = record.body()? else { return Ok(()) };
+                let is_info = usize::from(write.offset) == encryption_offset(self.copied.flags)?
+                    && write.bytes.0.len() >= ENCRYPTION_INFO_SIZE;
+                if is_info && let Some(info) = EncryptionInfo::decode(write.bytes.0)? {
+                    let none = Keyring::default();
+                    let key = info.unwrap_key(keyring.unwrap_or(&none))?;
+                    self.keys.retain(|known| *known != key);
+                    self.keys.push(key);
+                    self.encryption_changed = true;
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Its last file was extended by zeros up to here.
+    fn note_extension(&mut self, end_bytes: u64) {
+        let page = u64::from(self.copied.flags.physical_size().bytes());
+        let pages = end_bytes.checked_div(page).unwrap_or(0).saturating_add(u64::from(self.copied.last_file.0));
+        self.pages = self.pages.max(u32::try_from(pages).unwrap_or(u32::MAX));
+    }
+}
+
+/// What a log says of tablespaces, while it is read.
+#[derive(Debug)]
+pub(super) struct SpaceScan {
+    spaces: HashMap<SpaceId, Space>,
+    deleted: HashSet<SpaceId>,
+    missing: BTreeMap<SpaceId, (Lsn, RecordKind)>,
+}
+
+impl SpaceScan {
+    pub fn new(copied: impl IntoIterator<Item = CopiedSpace>) -> Self {
+        let spaces = copied.into_iter().map(|space| (space.space, Space::new(space))).collect();
+        Self { spaces, deleted: HashSet::new(), missing: BTreeMap::new() }
+    }
+
+    /// Takes in a record that changes a page, and gives its tablespace if that is to be recovered.
+    pub fn note_change(
+        &mut self,
+        page: PageId,
+        record: &RedoRecord<'_>,
+        keyring: Option<&Keyring>,
+    ) -> Result<Option<&Space>, PrepareError> {
+        let Some(space) = self.spaces.get_mut(&page.space) else {
+            let _ = self.missing.entry(page.space).or_insert((record.lsn, record.kind));
+            return Ok(None);
+        };
+        space.last_changed = space.last_changed.max(Some(page.page));
+        if page.page == PageNo(0) {
+            space.note_page0(record, keyring).map_err(|source| PrepareError::Key { space: page.space, source })?;
+        }
+        Ok(Some(space))
+    }
+
+    /// Takes in a record about a file.
+    pub fn note_file(&mut self, page: PageId, record: &RedoRecord<'_>) -> Result<(), PrepareError> {
+        let body = record.body().map_err(|source| {
+            PrepareError::Redo(crate::innodb::redo::RedoError { lsn: record.lsn, kind: Some(record.kind), source })
+        })?;
+        match body {
+            Body::FileDelete(_) if self.spaces.contains_key(&page.space) => {
+                Err(PrepareError::Deleted { space: page.space, lsn: record.lsn })
+            }
+            Body::FileDelete(_) => {
+                let _ = self.deleted.insert(page.space);
+                Ok(())
+            }
+            Body::FileExtend(extend) => {
+                if let Some(space) = self.spaces.get_mut(&page.space) {
+                    space.note_extension(extend.offset.saturating_add(extend.bytes));
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// All tablespaces; an error where one is missing, or too small for what redo does to it.
+    pub fn finish(self) -> Result<HashMap<SpaceId, Space>, PrepareError> {
+        let newest_undo = self.newest_undo();
+        for (&space, &(lsn, kind)) in &self.missing {
+            // An undo tablespace that was truncated has a smaller id since, and nothing of the old one counts.
+            let was_truncated =
+                space.undo_number().and_then(|number| newest_undo.get(&number)).is_some_and(|newest| *newest < space);
+            if !was_truncated && !self.deleted.contains(&space) {
+                return Err(PrepareError::MissingSpace { space, lsn, kind });
+            }
+        }
+        for space in self.spaces.values() {
+            if let Some(page) = space.last_changed.filter(|page| page.0 >= space.pages) {
+                let page = PageId { space: space.id(), page };
+                return Err(PrepareError::BehindEnd { page, pages: space.pages });
+            }
+        }
+        Ok(self.spaces)
+    }
+
+    /// The id of each undo tablespace that the copy has, by number.
+    fn newest_undo(&self) -> HashMap<u32, SpaceId> {
+        self.spaces.keys().filter_map(|space| Some((space.undo_number()?, *space))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LSN: Lsn = Lsn::new(9000);
+
+    fn copied(space: u32, pages: u32) -> CopiedSpace {
+        let flags = TablespaceFlags::decode(0x4021).unwrap();
+        CopiedSpace { space: SpaceId(space), flags, pages, last_file: PageNo(0) }
+    }
+
+    fn change(scan: &mut SpaceScan, bytes: &[u8]) -> Result<bool, PrepareError> {
+        let record = RedoRecord::decode(bytes, LSN).unwrap();
+        let page = record.page.unwrap();
+        if record.kind.is_file_operation() {
+            return scan.note_file(page, &record).map(|()| false);
+        }
+        scan.note_change(page, &record, None).map(|space| space.is_some())
+    }
+
+    #[test]
+    fn the_largest_size_counts() {
+        let mut scan = SpaceScan::new([copied(5, 7), copied(6, 7), copied(7, 7)]);
+        // FSP_SIZE of space 5, an extension of space 6 by 64 KiB at 112 KiB, a smaller FSP_SIZE of space 7.
+        assert!(change(&mut scan, &[4, 5, 0, 0, 46, 9]).unwrap());
+        change(&mut scan, &[65, 6, 0, 0, 0, 0, 0, 0, 1, 0xC0, 0, 0, 0, 0, 0, 0, 1, 0, 0]).unwrap();
+        change(&mut scan, &[4, 7, 0, 0, 46, 3]).unwrap();
+        change(&mut scan, &[1, 5, 8, 0, 100, 1]).unwrap();
+        let spaces = scan.finish().unwrap();
+        let pages = |id| spaces[&SpaceId(id)].pages;
+        assert_eq!((pages(5), pages(6), pages(7)), (9, 11, 7));
+        assert!(spaces[&SpaceId(5)].is_changed() && !spaces[&SpaceId(6)].is_changed());
+    }
+
+    #[test]
+    fn pages_behind_the_end_are_refused() {
+        let mut scan = SpaceScan::new([copied(5, 7)]);
+        change(&mut scan, &[1, 5, 7, 0, 100, 1]).unwrap();
+        assert!(matches!(scan.finish(), Err(PrepareError::BehindEnd { pages: 7, .. })));
+    }
+
+    #[test]
+    fn unknown_spaces_must_have_been_deleted() {
+        let mut scan = SpaceScan::new([copied(5, 7)]);
+        assert!(!change(&mut scan, &[1, 9, 3, 0, 100, 1]).unwrap());
+        change(&mut scan, b"\x23\x09\x00\x00\x0A./d/t.ibd\x00").unwrap();
+        scan.finish().unwrap();
+
+        let mut scan = SpaceScan::new([copied(5, 7)]);
+        change(&mut scan, &[1, 9, 3, 0, 100, 1]).unwrap();
+        let error = scan.finish().unwrap_err();
+        assert!(error.to_string().contains("LSN 9000 (MLOG_1BYTE) changes space 9"), "{error}");
+
+        let mut scan = SpaceScan::new([copied(5, 7)]);
+        let error = change(&mut scan, b"\x23\x05\x00\x00\x0A./d/t.ibd\x00").unwrap_err();
+        assert!(matches!(error, PrepareError::Deleted { space: SpaceId(5), .. }));
+    }
+
+    #[test]
+    fn undo_tablespaces_may_have_been_truncated_before_but_not_after() {
+        // 4294967150 is what 4294967277 became.
+        let old = [1, 0xFB, 0xED, 3, 0, 100, 1];
+        let new = [1, 0xFB, 0x6E, 3, 0, 100, 1];
+        let mut scan = SpaceScan::new([copied(4_294_967_150, 7)]);
+        assert!(!change(&mut scan, &old).unwrap());
+        assert!(change(&mut scan, &new).unwrap());
+        scan.finish().unwrap();
+
+        let mut scan = SpaceScan::new([copied(4_294_967_277, 7)]);
+        change(&mut scan, &new).unwrap();
+        assert!(matches!(scan.finish(), Err(PrepareError::MissingSpace { .. })));
+        let mut scan = SpaceScan::new([copied(4_294_967_276, 7)]);
+        change(&mut scan, &old).unwrap();
+        assert!(matches!(scan.finish(), Err(PrepareError::MissingSpace { .. })), "another number");
+    }
+
+    #[test]
+    fn encryption_follows_the_last_flags() {
+        let mut scan = SpaceScan::new([copied(5, 7)]);
+        // Flags 0x6021, as a compressed number.
+        change(&mut scan, &[4, 5, 0, 0, 54, 0xC0, 0x60, 0x21]).unwrap();
+        let space = &scan.finish().unwrap()[&SpaceId(5)];
+        assert!(space.encrypted && space.may_be_encrypted());
+    }
+}
