@@ -219,10 +219,7 @@ fn what_is_not_there_yet_is_refused_by_name() {
     let backup = ["backup", "--store", &store, "--socket", "/nonexistent", "--user", "u"];
     let incremental: Vec<&str> = backup.iter().copied().chain(["--incremental-from", "auto"]).collect();
     let short: Vec<&str> = backup.iter().copied().chain(["--lock-policy", "short"]).collect();
-    let native = ["restore", "--store", &store, "n", "--datadir", "/nonexistent/d", "--recovery", "native"];
-    for (arguments, named) in
-        [(&incremental[..], "incremental backups"), (&short[..], "\"short\""), (&native[..], "native recovery")]
-    {
+    for (arguments, named) in [(&incremental[..], "incremental backups"), (&short[..], "\"short\"")] {
         let output = run(arguments);
         assert_eq!(code(&output), 4, "{arguments:?}: {}", stderr(&output));
         let text = stderr(&output);

@@ -108,6 +108,7 @@ fn text(report: &RestoreReport) -> String {
         .row("Duration", duration_line(report))
         .row("Size", size_line(report))
         .row("Redo", redo_line(report.lsn.checkpoint.get(), report.lsn.end.get()))
+        .rows("Applied", &report.applied.iter().map(ToString::to_string).collect::<Vec<_>>())
         .row("Binary log", binlog_line(report.binlog.as_ref().map(|at| (at.file.as_str(), at.position))))
         .row("GTID set", output::gtid_set(&report.gtid_executed))
         .rows("Structure", &report.structure.as_ref().map(structure_lines).unwrap_or_default())
@@ -133,6 +134,7 @@ pub(super) fn structure_lines(structure: &StructureReport) -> Vec<String> {
 fn state_line(state: RecoveryState) -> &'static str {
     match state {
         RecoveryState::Recovered => "recovered and shut down cleanly: ready to start",
+        RecoveryState::Applied => "recovered: a server starts on it as after a clean shutdown",
         RecoveryState::AtFirstStart => "the first server that starts on it recovers it from the captured redo",
     }
 }
@@ -156,7 +158,7 @@ mod tests {
     use super::*;
     use crate::cli::Verb;
     use crate::cli::tests::{parse, usage_error};
-    use crate::ops::report::{Problem, RestoreBytes, samples};
+    use crate::ops::report::{AppliedRedo, Problem, RestoreBytes, samples};
 
     fn options(line: &str) -> RestoreOptions {
         match parse(&format!("restore {line}")) {
@@ -210,6 +212,8 @@ mod tests {
             id: backup.id,
             datadir: "/var/lib/mysql-new".into(),
             recovery: RecoveryState::AtFirstStart,
+            mode: Recovery::Server,
+            applied: None,
             lsn: backup.lsn,
             binlog: backup.binlog,
             gtid_executed: "a:1-3,\nb:1".into(),
@@ -242,5 +246,10 @@ mod tests {
         report.structure = Some(structure);
         assert!(super::text(&report).contains("/d/t.ibd: page 4: is below no other page\n"));
         assert!(super::text(&report).contains("ready to start"));
+        report.recovery = RecoveryState::Applied;
+        report.applied = Some(AppliedRedo { records: 90, skipped: 10, pages: 8, created: 1, ..AppliedRedo::default() });
+        let text = super::text(&report);
+        assert!(text.contains("Applied     90 records to 8 pages, 1 of them new; 10 were there already\n"), "{text}");
+        assert!(text.contains("as after a clean shutdown"), "{text}");
     }
 }

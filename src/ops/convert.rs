@@ -10,6 +10,7 @@ use crate::innodb::page::PageFault;
 use crate::innodb::redo::RedoError;
 use crate::mysql::MysqlError;
 use crate::ops::error::{Error, ErrorKind};
+use crate::prepare::PrepareError;
 use crate::store::StoreError;
 
 impl From<CaptureError> for Error {
@@ -154,6 +155,47 @@ fn format_kind(error: &FormatError) -> ErrorKind {
 impl From<RedoError> for Error {
     fn from(error: RedoError) -> Self {
         caused(format_kind(&error.source), error)
+    }
+}
+
+/// How to go on where native recovery cannot.
+const OTHER_RECOVERY: &str = "let MySQL apply the redo: --recovery server";
+/// The same where it has begun to write.
+const OTHER_RECOVERY_AGAIN: &str =
+    "report it with the message, and let MySQL apply the redo: --recovery server --overwrite-incomplete";
+
+impl From<PrepareError> for Error {
+    fn from(error: PrepareError) -> Self {
+        let (kind, advice) = match &error {
+            PrepareError::Redo(RedoError { source: FormatError::Unsupported { .. }, .. }) => {
+                (ErrorKind::UnsupportedFormat, Some(OTHER_RECOVERY))
+            }
+            PrepareError::Redo(RedoError { source: FormatError::KeyMissing { .. }, .. }) => {
+                (ErrorKind::KeyMissing, None)
+            }
+            PrepareError::Redo(_) | PrepareError::WrongEnd { .. } | PrepareError::MissingSpace { .. } => {
+                (ErrorKind::DamagedBackup, None)
+            }
+            PrepareError::Deleted { .. } | PrepareError::BehindEnd { .. } => {
+                (ErrorKind::DamagedBackup, Some(OTHER_RECOVERY))
+            }
+            PrepareError::NotNative { .. } => (ErrorKind::Unsupported, Some(OTHER_RECOVERY)),
+            PrepareError::Key { .. }
+            | PrepareError::BadPage { fault: PageFault::Format(FormatError::KeyMissing { .. }), .. } => {
+                (ErrorKind::KeyMissing, None)
+            }
+            PrepareError::BadPage { .. } => (ErrorKind::DamagedBackup, None),
+            PrepareError::NewerThanLog { .. } | PrepareError::Apply(_) => {
+                (ErrorKind::RecoveryFailed, Some(OTHER_RECOVERY_AGAIN))
+            }
+            PrepareError::Spill { .. } => (ErrorKind::LocalIo, None),
+            PrepareError::Finish { .. } => (ErrorKind::Failed, None),
+        };
+        let converted = caused(kind, error);
+        match advice {
+            Some(advice) => converted.advise(advice),
+            None => converted,
+        }
     }
 }
 

@@ -302,10 +302,7 @@ impl RestoreOptions {
             let message = "there is nothing to check before the files are recovered, which a server would do later";
             return Err(Error::new(ErrorKind::Usage, message).advise("add --mysqld, or choose --recovery native"));
         }
-        match self.recovery {
-            Recovery::Server => Ok(()),
-            Recovery::Native => Err(not_there_yet("native recovery", "use --recovery server, the default")),
-        }
+        Ok(())
     }
 }
 

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::innodb::lsn::Lsn;
+use crate::ops::options::Recovery;
 
 /// Whether a backup stands alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -129,6 +130,8 @@ pub struct BackupReport {
 pub enum RecoveryState {
     /// A server was run here and shut down cleanly: the directory is ready.
     Recovered,
+    /// Stillframe applied the redo: a server starts as after a clean shutdown.
+    Applied,
     /// The captured redo lies beside the pages; the first server that starts recovers from it.
     AtFirstStart,
 }
@@ -145,6 +148,11 @@ pub struct RestoreReport {
     pub datadir: PathBuf,
     /// Whether it was recovered here.
     pub recovery: RecoveryState,
+    /// Who applied the redo, or will.
+    #[serde(serialize_with = "as_text")]
+    pub mode: Recovery,
+    /// What was applied here; nothing where that is the server's to do.
+    pub applied: Option<AppliedRedo>,
     /// The redo range of the backup.
     pub lsn: LsnRange,
     /// The binary log at the cut.
@@ -186,6 +194,35 @@ pub struct StructureReport {
     pub problems: Vec<Problem>,
     /// How much is wrong.
     pub problem_count: u64,
+}
+
+/// What native recovery did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AppliedRedo {
+    /// Records that were applied.
+    pub records: u64,
+    /// Records that their page had already.
+    pub skipped: u64,
+    /// Pages that were changed.
+    pub pages: u64,
+    /// Pages among them that the copy did not have, or only as zeros.
+    pub created: u64,
+    /// Tables whose `AUTO_INCREMENT` or corrupt indexes were only known from the redo.
+    pub tables: u64,
+    /// Bytes of redo that did not fit into the memory given.
+    pub spilled_bytes: u64,
+}
+
+impl std::fmt::Display for AppliedRedo {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { records, skipped, pages, created, .. } = self;
+        write!(f, "{records} records to {pages} pages, {created} of them new; {skipped} were there already")
+    }
+}
+
+fn as_text<S: serde::Serializer>(value: &impl std::fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
 }
 
 /// What a restore moved.

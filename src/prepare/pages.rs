@@ -103,9 +103,7 @@ impl<'r> PageWorker<'r> {
         let created = !load(buffer, id, stored, space.flags(), &self.keys, &mut self.scratch)?;
         let mut target = Target { buffer, layouts: &mut self.layouts, since: Lsn::ZERO, tally: Tally::default() };
         target.since = target.buffer.lsn();
-        if target.since > self.recovery.end() {
-            return Err(PrepareError::NewerThanLog { page: id, lsn: target.since, end: self.recovery.end() });
-        }
+        self.recovery.check_age(id, target.since)?;
         let mut end = Lsn::ZERO;
         self.reader.each(page, |kept| {
             end = kept.end;

@@ -212,6 +212,11 @@ impl Recovery {
         self.end
     }
 
+    /// Refuses a page that was changed after the end of the log: the log does not tell how it was at that end.
+    pub fn check_age(&self, page: PageId, lsn: Lsn) -> Result<(), PrepareError> {
+        if lsn > self.end { Err(PrepareError::NewerThanLog { page, lsn, end: self.end }) } else { Ok(()) }
+    }
+
     /// Page 0 of this tablespace must be shown by [`Self::learn`] before its pages can be recovered.
     pub fn needs_page0(&self, space: SpaceId) -> bool {
         let may_be = self.space(space).is_some_and(|space| space.is_changed() && space.may_be_encrypted());

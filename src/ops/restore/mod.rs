@@ -2,14 +2,16 @@
 //!
 //! ```text
 //!   open the backup ─ keys ─ where does each file go ─ every refusal, before a byte is written
-//!   marker ─► pages (parallel: fetch, decrypt, decompress, check, write) ─► files ─► redo log, binlog, isolation
-//!          ─► sync ─► #innodb_redo takes its name ─► marker goes ─► [mysqld recovers it, once, isolated]
+//!   [native: scan all redo, by page] ─► every refusal is behind us
+//!   marker ─► pages (parallel: fetch, decrypt, decompress, check, [apply redo,] write) ─► files ─► redo log, binlog,
+//!             isolation ─► sync ─► #innodb_redo takes its name ─► marker goes ─► [mysqld starts once, isolated]
 //! ```
-//! Owns the order. Recovery is the server's own: here the captured redo becomes a log that a stock server accepts and
-//! applies at its next start (`--recovery server`).
+//! Owns the order. With `--recovery native` pages are written as the redo leaves them, and the log is a new, clean one.
+//! With `--recovery server` the captured redo becomes a log that a stock server accepts and applies at its next start.
 
 mod files;
 mod isolation;
+mod native;
 mod pages;
 mod placement;
 mod redo;
@@ -31,12 +33,13 @@ use crate::innodb::space::TablespaceFlags;
 use crate::ops::blocking;
 use crate::ops::context::Context;
 use crate::ops::error::{Error, ErrorKind};
-use crate::ops::options::RestoreOptions;
+use crate::ops::options::{Recovery, RestoreOptions};
 use crate::ops::report::{
-    BinlogPosition, LsnRange, RecoveryState, RestoreBytes, RestoreReport, ServerIdentity, StructureReport,
+    AppliedRedo, BinlogPosition, LsnRange, RecoveryState, RestoreBytes, RestoreReport, ServerIdentity, StructureReport,
 };
 use crate::ops::stored;
 use crate::ops::structure::{self, Restored};
+use crate::prepare::{self, Tally};
 
 pub use pages::page_at;
 use placement::{Layout, Placement};
@@ -62,8 +65,15 @@ pub async fn run(ctx: &Context, options: RestoreOptions) -> Result<RestoreReport
     if let Some(index) = files::binlog(&table, &layout).map(|binlog| files::index_path(&manifest, binlog)) {
         layout.add_made(index, &options.datadir);
     }
-    let layout = Arc::new(layout);
     let needs = check_target(&options, &manifest, &table, &layout).await?;
+    let recovery = match options.recovery {
+        Recovery::Server => None,
+        Recovery::Native => Some(scan(ctx, &options, &reader, &manifest, &table).await?),
+    };
+    for space in recovery.iter().flat_map(|recovery| recovery.spaces()) {
+        layout.grow(space.id(), space.pages);
+    }
+    let layout = Arc::new(layout);
     ctx.check()?;
 
     let target = Arc::new(Target::claim(&options.datadir, options.overwrite_incomplete, &marker(&manifest, &layout))?);
@@ -71,17 +81,23 @@ pub async fn run(ctx: &Context, options: RestoreOptions) -> Result<RestoreReport
         let (ctx, options, target) = (ctx.clone(), options.clone(), Arc::clone(&target));
         let (reader, manifest, table, layout) =
             (Arc::clone(&reader), Arc::clone(&manifest), Arc::clone(&table), Arc::clone(&layout));
-        blocking(move || fill(&ctx, &options, &target, &reader, &manifest, &table, &layout)).await?
+        let recovery = recovery.clone();
+        let work = move || {
+            let source = Source { reader: &reader, manifest: &manifest, table: &table, recovery: recovery.as_deref() };
+            fill(&ctx, &options, &target, &source, &layout)
+        };
+        blocking(work).await?
     };
     ctx.check()?;
     target.complete()?;
 
-    let recovery = match &options.mysqld {
+    let state = match &options.mysqld {
         Some(mysqld) => {
             ctx.progress.step("recover");
             server::recover(mysqld, &target, &needs, &ctx.cancel).await?;
             RecoveryState::Recovered
         }
+        None if recovery.is_some() => RecoveryState::Applied,
         None => RecoveryState::AtFirstStart,
     };
     let structure = if options.check_structure {
@@ -90,7 +106,9 @@ pub async fn run(ctx: &Context, options: RestoreOptions) -> Result<RestoreReport
     } else {
         None
     };
-    Ok(RestoreReport { structure, ..report(&options, &manifest, &layout, &needs, written, recovery, started) })
+    let applied = recovery.map(|recovery| applied(&recovery, written.recovered));
+    let report = report(&options, &manifest, &layout, &needs, written, (state, applied), started);
+    Ok(RestoreReport { structure, ..report })
 }
 
 /// Checks the structure of the tablespaces, which are recovered by now.
@@ -114,6 +132,34 @@ async fn check_structure(
     let end = if options.mysqld.is_some() { Lsn::new(u64::MAX) } else { manifest.lsn.end };
     let (parallel, cancel) = (options.parallel, ctx.cancel.clone());
     blocking(move || structure::check(&spaces, keyring.as_ref(), end, parallel, &cancel)).await
+}
+
+/// Scans the redo; what native recovery refuses, it refuses here.
+async fn scan(
+    ctx: &Context,
+    options: &RestoreOptions,
+    reader: &Arc<ArchiveReader>,
+    manifest: &Arc<Manifest>,
+    table: &Arc<FileTable>,
+) -> Result<Arc<prepare::Recovery>, Error> {
+    let (ctx, options) = (ctx.clone(), options.clone());
+    let (reader, manifest, table) = (Arc::clone(reader), Arc::clone(manifest), Arc::clone(table));
+    blocking(move || {
+        let keyring = options.keyring_file.as_deref().map(read_keyring).transpose()?;
+        native::scan(&ctx, &options, &reader, &manifest, &table, keyring).map(Arc::new)
+    })
+    .await
+}
+
+fn applied(recovery: &prepare::Recovery, tally: Tally) -> AppliedRedo {
+    AppliedRedo {
+        records: tally.applied,
+        skipped: tally.skipped,
+        pages: tally.pages,
+        created: tally.created,
+        tables: u64::try_from(recovery.metadata().table_count()).unwrap_or(0),
+        spilled_bytes: recovery.plan().spilled_bytes(),
+    }
 }
 
 /// Every refusal that can be known before a byte is written.
@@ -202,6 +248,16 @@ fn marker(manifest: &Manifest, layout: &Layout) -> Marker {
 struct Written {
     bytes: RestoreBytes,
     files: u64,
+    recovered: Tally,
+}
+
+/// What a restore is made of.
+struct Source<'a> {
+    reader: &'a ArchiveReader,
+    manifest: &'a Manifest,
+    table: &'a FileTable,
+    /// Its redo, where it is applied here.
+    recovery: Option<&'a prepare::Recovery>,
 }
 
 /// Writes everything but the last rename's marker. Blocks.
@@ -209,19 +265,24 @@ fn fill(
     ctx: &Context,
     options: &RestoreOptions,
     target: &Target,
-    reader: &ArchiveReader,
-    manifest: &Manifest,
-    table: &FileTable,
+    source: &Source<'_>,
     layout: &Layout,
 ) -> Result<Written, Error> {
+    let Source { reader, manifest, table, recovery } = *source;
     ctx.progress.step("restore");
     let mut written = Written { files: layout.create_all(target, table)?, ..Written::default() };
-    let bytes = pages::write(ctx, target, reader, table, layout, threads(options.parallel, options.memory))?;
-    written.bytes.fetched = bytes.fetched;
-    written.bytes.written = bytes.written;
+    let taken = recovery.map_or(0, |recovery| recovery.plan().memory_bytes());
+    let threads = threads(options.parallel, options.memory.saturating_sub(taken));
+    let moved = pages::write(ctx, target, reader, table, layout, recovery, threads)?;
+    written.bytes.fetched = moved.fetched;
+    written.bytes.written = moved.written;
+    written.recovered = moved.recovered;
 
     ctx.progress.step("redo");
-    let redo = redo::write(target, reader, manifest, &ctx.cancel)?;
+    let redo = match recovery {
+        Some(recovery) => native::write_clean_log(target, layout, recovery, manifest)?,
+        None => redo::write(target, reader, manifest, &ctx.cancel)?,
+    };
     written.bytes.fetched = written.bytes.fetched.saturating_add(redo.fetched);
     written.bytes.written = written.bytes.written.saturating_add(redo.written);
     written.files = written.files.saturating_add(redo.files);
@@ -252,7 +313,7 @@ fn report(
     layout: &Layout,
     needs: &Needs,
     written: Written,
-    recovery: RecoveryState,
+    (recovery, applied): (RecoveryState, Option<AppliedRedo>),
     started: Instant,
 ) -> RestoreReport {
     let mut isolation = vec!["a new server_uuid is made at the first start".to_owned()];
@@ -271,6 +332,8 @@ fn report(
         id: manifest.id.to_string(),
         datadir: options.datadir.clone(),
         recovery,
+        mode: options.recovery,
+        applied,
         lsn: LsnRange { checkpoint: manifest.lsn.checkpoint, end: manifest.lsn.end },
         binlog: manifest.binlog.as_ref().map(|at| BinlogPosition { file: at.file.clone(), position: at.position }),
         gtid_executed: manifest.gtid_executed.clone(),

@@ -1,7 +1,7 @@
 //! Pages and files from packs to their places, in parallel.
 //!
 //! ```text
-//!   packs ─► next free worker: decrypt ► decompress ► check ► pwrite, each page once
+//!   packs ─► next free worker: decrypt ► decompress ► check [► apply redo] ► pwrite, each page once
 //!               └─ its fetcher: the next range of up to 8 MiB meanwhile
 //! ```
 //! Long runs are written past the page cache, so that they reach the disk while others are decompressed and not all at
@@ -25,13 +25,15 @@ use crate::archive::PackRef;
 use crate::archive::filetable::FileTable;
 use crate::archive::frame::Frame;
 use crate::archive::{ArchiveError, ArchiveReader, FrameDecoder, StreamId};
-use crate::innodb::ids::{PageNo, SpaceId};
-use crate::innodb::page::{PageContext, PageScratch, UnverifiedPage, all_zero, is_legacy_doublewrite};
+use crate::innodb::ids::{PageId, PageNo, SpaceId};
+use crate::innodb::page::{PageContext, PageScratch, UnverifiedPage, Verified, all_zero, is_legacy_doublewrite};
 use crate::innodb::space::TablespaceFlags;
 use crate::ops::context::Context;
 use crate::ops::error::{Error, ErrorKind};
+use crate::prepare::{Recovery, Tally};
 use crate::util::direct::{AlignedBuffer, DirectFile, WRITE_BYTES};
 
+use super::native::{self, NewPages, Recoverer};
 use super::placement::Layout;
 use super::target::{Target, io_error};
 
@@ -49,30 +51,38 @@ pub struct Moved {
     pub fetched: u64,
     /// Written.
     pub written: u64,
+    /// What native recovery did.
+    pub recovered: Tally,
 }
 
-/// Writes all frames of all packs.
+/// Writes all frames of all packs; with `recovery`, each page as its redo leaves it, and pages that only redo knows.
 pub fn write(
     ctx: &Context,
     target: &Target,
     reader: &ArchiveReader,
     table: &FileTable,
     layout: &Layout,
+    recovery: Option<&Recovery>,
     parallel: NonZeroUsize,
 ) -> Result<Moved, Error> {
     let packs = reader.packs();
+    let new_pages = recovery.map(native::new_pages).unwrap_or_default();
     ctx.progress.total(packs.iter().map(|pack| pack.bytes).sum());
     let shared = Shared {
         layout,
         spaces: spaces(table)?,
         packs: &packs,
         next: AtomicUsize::new(0),
+        recovery,
+        new_pages: &new_pages,
+        next_new: AtomicUsize::new(0),
         moved: (AtomicU64::new(0), AtomicU64::new(0)),
+        recovered: Mutex::default(),
         failure: Mutex::new(None),
         stop: ctx.cancel.child_token(),
     };
     std::thread::scope(|scope| {
-        for _ in 0..parallel.get().min(packs.len().max(1)) {
+        for _ in 0..parallel.get().min(packs.len().saturating_add(new_pages.len()).max(1)) {
             let _ = scope.spawn(|| shared.work(reader, ctx));
         }
     });
@@ -89,31 +99,36 @@ pub fn write(
         }
     }
     let (fetched, written) = (shared.moved.0.into_inner(), shared.moved.1.into_inner());
-    Ok(Moved { fetched, written })
+    let recovered = shared.recovered.into_inner().unwrap_or_else(PoisonError::into_inner);
+    Ok(Moved { fetched, written, recovered })
 }
 
 /// A tablespace's flags, and how many of its pages were seen.
-struct Tally {
+struct Copied {
     flags: TablespaceFlags,
     pages: u32,
     seen: AtomicU64,
 }
 
-fn spaces(table: &FileTable) -> Result<HashMap<SpaceId, Tally>, Error> {
+fn spaces(table: &FileTable) -> Result<HashMap<SpaceId, Copied>, Error> {
     let tally = |entry: &crate::archive::filetable::SpaceEntry| {
         let flags = TablespaceFlags::decode(entry.flags).map_err(|error| {
             Error::new(ErrorKind::UnsupportedFormat, format!("space {}", entry.space)).caused_by(error)
         })?;
-        Ok((entry.space, Tally { flags, pages: entry.pages, seen: AtomicU64::new(0) }))
+        Ok((entry.space, Copied { flags, pages: entry.pages, seen: AtomicU64::new(0) }))
     };
     table.spaces.iter().map(tally).collect()
 }
 
 struct Shared<'a> {
     layout: &'a Layout,
-    spaces: HashMap<SpaceId, Tally>,
+    spaces: HashMap<SpaceId, Copied>,
     packs: &'a [PackRef],
     next: AtomicUsize,
+    recovery: Option<&'a Recovery>,
+    new_pages: &'a [NewPages],
+    next_new: AtomicUsize,
+    recovered: Mutex<Tally>,
     moved: (AtomicU64, AtomicU64),
     failure: Mutex<Option<Error>>,
     stop: CancellationToken,
@@ -123,28 +138,43 @@ impl Shared<'_> {
     fn work(&self, reader: &ArchiveReader, ctx: &Context) {
         let mut worker = Worker {
             shared: self,
+            recoverer: self.recovery.map(|recovery| Recoverer::new(recovery, reader)),
             files: OpenFiles::default(),
             long: None,
             buffer: AlignedBuffer::new(WRITE_BYTES),
             scratch: PageScratch::default(),
         };
+        let outcome = self.all(reader, ctx, &mut worker);
+        if let Some(recoverer) = &worker.recoverer {
+            *self.recovered.lock().unwrap_or_else(PoisonError::into_inner) += recoverer.tally();
+        }
+        if let Err(error) = outcome {
+            let mut first = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+            // A thread that was stopped by another's failure is not the reason.
+            if !self.stop.is_cancelled() {
+                let _ = first.get_or_insert(error);
+            }
+            self.stop.cancel();
+        }
+    }
+
+    /// Packs, and when there are no more, pages that no pack has.
+    fn all(&self, reader: &ArchiveReader, ctx: &Context, worker: &mut Worker<'_>) -> Result<(), Error> {
         while let Some(pack) = self.packs.get(self.next.fetch_add(1, Ordering::Relaxed)) {
             if self.stop.is_cancelled() {
-                return;
+                return Ok(());
             }
-            let outcome = self.pack(reader, pack, &mut worker);
-            if let Err(error) = outcome {
-                let mut first = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
-                // A thread that was stopped by another's failure is not the reason.
-                if !self.stop.is_cancelled() {
-                    let _ = first.get_or_insert(error.into());
-                }
-                self.stop.cancel();
-                return;
-            }
+            self.pack(reader, pack, worker)?;
             let _ = self.moved.0.fetch_add(pack.bytes, Ordering::Relaxed);
             ctx.progress.advance(pack.bytes);
         }
+        while let Some(pages) = self.new_pages.get(self.next_new.fetch_add(1, Ordering::Relaxed)) {
+            if self.stop.is_cancelled() {
+                return Ok(());
+            }
+            worker.new_pages(*pages)?;
+        }
+        Ok(())
     }
 
     /// Writes a pack's frames, each range of them while the next one is fetched.
@@ -180,6 +210,7 @@ impl Shared<'_> {
 
 struct Worker<'a> {
     shared: &'a Shared<'a>,
+    recoverer: Option<Recoverer<'a>>,
     files: OpenFiles,
     /// The file that a long run was written to last.
     long: Option<(PathBuf, DirectFile)>,
@@ -201,18 +232,59 @@ impl Worker<'_> {
             shared.spaces.get(&space).ok_or_else(|| damaged(pack, &format!("holds pages of unknown space {space}")))?;
         let context = PageContext { space, flags: tally.flags, key: None };
         let size = tally.flags.physical_size().len();
+        // Taken out for as long as its pages are written by the rest of the worker.
+        let mut recoverer = self.recoverer.take();
+        if let Some(recoverer) = &mut recoverer {
+            recoverer.begin(space, tally.flags, frame)?;
+        }
         for run in frame.runs() {
             let first = page_at(frame, run.first_unit);
             for (page, bytes) in (first.0..u32::MAX).map(PageNo).zip(run.bytes.chunks(size)) {
                 if !is_legacy_doublewrite(space, tally.flags, page) {
                     let verdict = UnverifiedPage::new(bytes, page).verify(&context, &mut self.scratch);
-                    verdict.map_err(|fault| damaged(pack, &format!("space {space}, page {page}: {fault}")))?;
+                    let verdict =
+                        verdict.map_err(|fault| damaged(pack, &format!("space {space}, page {page}: {fault}")))?;
+                    check_age(shared.recovery, PageId { space, page }, &verdict)?;
                 }
             }
-            self.run(pack, space, first, run.bytes, size)?;
+            let Some(recoverer) = &mut recoverer else {
+                self.run(pack, space, first, run.bytes, size)?;
+                continue;
+            };
+            self.created(recoverer, pack, space, first, size)?;
+            self.run(pack, space, first, recoverer.patch(first, size, run.bytes)?, size)?;
         }
+        if let Some(recoverer) = &mut recoverer {
+            self.created(recoverer, pack, space, PageNo(u32::MAX), size)?;
+        }
+        self.recoverer = recoverer;
         let seen = u64::from(frame.present_count()).saturating_add(u64::from(frame.zero_count()));
         let _ = tally.seen.fetch_add(seen, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Writes the pages before `until` that redo makes where the copy has none, or only zeros.
+    fn created(
+        &mut self,
+        recoverer: &mut Recoverer<'_>,
+        pack: &str,
+        space: SpaceId,
+        until: PageNo,
+        size: usize,
+    ) -> Result<(), Error> {
+        while let Some((first, run)) = recoverer.created(until)? {
+            self.run(pack, space, first, run, size)?;
+        }
+        Ok(())
+    }
+
+    /// Writes pages of a window of which the copy has none.
+    fn new_pages(&mut self, pages: NewPages) -> Result<(), Error> {
+        let Some(tally) = self.shared.spaces.get(&pages.space) else { return Ok(()) };
+        let Some(mut recoverer) = self.recoverer.take() else { return Ok(()) };
+        recoverer.begin_new(pages, tally.flags)?;
+        self.created(&mut recoverer, "redo", pages.space, PageNo(u32::MAX), tally.flags.physical_size().len())?;
+        self.recoverer = Some(recoverer);
         Ok(())
     }
 
@@ -316,6 +388,15 @@ impl OpenFiles {
 pub fn page_at(frame: &Frame, index: u32) -> PageNo {
     let number = frame.first_unit().saturating_add(u64::from(index));
     PageNo(u32::try_from(number).unwrap_or(u32::MAX))
+}
+
+/// A page that was changed after the end of the log cannot be brought to that end.
+fn check_age(recovery: Option<&Recovery>, page: PageId, verdict: &Verified<'_>) -> Result<(), Error> {
+    let (Verified::Page(view) | Verified::Opaque(view)) = verdict else { return Ok(()) };
+    match recovery {
+        Some(recovery) => Ok(recovery.check_age(page, view.lsn())?),
+        None => Ok(()),
+    }
 }
 
 fn damaged(object: &str, what: &str) -> Error {

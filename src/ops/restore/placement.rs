@@ -158,6 +158,13 @@ impl Layout {
         }
     }
 
+    /// Makes a tablespace as large as it will be: its last file grows.
+    pub fn grow(&mut self, space: SpaceId, pages: u32) {
+        if let Some(last) = self.spaces.get_mut(&space).and_then(|pieces| pieces.last_mut()) {
+            last.pages = last.pages.max(pages.saturating_sub(last.first_page.0));
+        }
+    }
+
     /// Files that lie outside of the data directory.
     pub fn outside(&self) -> impl Iterator<Item = &Path> {
         self.outside.iter().map(PathBuf::as_path)

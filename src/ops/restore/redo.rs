@@ -12,6 +12,7 @@ use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
+use std::sync::mpsc::sync_channel;
 
 use tokio_util::sync::CancellationToken;
 
@@ -27,7 +28,8 @@ use crate::util::fs::durable_rename;
 
 use super::target::{FILE_MODE, Target, io_error, local_io};
 
-const BUILDING: &str = "#innodb_redo.incomplete";
+/// Where a log is built, until everything else is durable.
+pub const BUILDING: &str = "#innodb_redo.incomplete";
 const FINISHED: &str = "#innodb_redo";
 
 /// What was written.
@@ -64,25 +66,52 @@ pub fn write(
         open: None,
         sum: RedoWritten::default(),
     };
-    let mut at = start;
-    for segment in reader.redo_segments() {
-        if cancel.is_cancelled() {
-            return Err(Error::cancelled());
+    log.sum.fetched = read(reader, manifest, cancel, &mut |blocks| log.append(blocks))?;
+    log.finish()
+}
+
+/// Hands out the blocks of all redo in order, each segment fetched while the one before is worked on. Refuses redo that
+/// does not reach from the checkpoint to the end. Says how much it is.
+pub fn read(
+    reader: &ArchiveReader,
+    manifest: &Manifest,
+    cancel: &CancellationToken,
+    each: &mut dyn FnMut(&[u8]) -> Result<(), Error>,
+) -> Result<u64, Error> {
+    let mut at = manifest.lsn.checkpoint.block_start();
+    let mut fetched = 0_u64;
+    std::thread::scope(|scope| {
+        // Ends with the scope, at the latest when its receiver is dropped.
+        let (hand_over, segments) = sync_channel(1);
+        let _ = scope.spawn(move || {
+            for segment in reader.redo_segments() {
+                let blocks = reader.read_redo(segment);
+                let is_over = blocks.is_err();
+                if hand_over.send(blocks.map(|blocks| (segment, blocks))).is_err() || is_over {
+                    break;
+                }
+            }
+        });
+        for next in segments {
+            let (segment, blocks) = next?;
+            if cancel.is_cancelled() {
+                return Err(Error::cancelled());
+            }
+            if segment.start != at {
+                let message = format!("redo from LSN {at} to {} is missing", segment.start);
+                return Err(Error::new(ErrorKind::DamagedBackup, message));
+            }
+            fetched = fetched.saturating_add(segment.log_bytes());
+            each(&blocks)?;
+            at = segment.end;
         }
-        if segment.start != at {
-            let message = format!("redo from LSN {at} to {} is missing", segment.start);
-            return Err(Error::new(ErrorKind::DamagedBackup, message));
-        }
-        let blocks = reader.read_redo(segment)?;
-        log.sum.fetched = log.sum.fetched.saturating_add(segment.log_bytes());
-        log.append(&blocks)?;
-        at = segment.end;
-    }
+        Ok(())
+    })?;
     if at != manifest.lsn.end {
         let message = format!("redo ends at LSN {at}, the backup ends at LSN {}", manifest.lsn.end);
         return Err(Error::new(ErrorKind::DamagedBackup, message));
     }
-    log.finish()
+    Ok(fetched)
 }
 
 /// Gives the finished log its name. Everything else must be durable by now.
@@ -90,7 +119,8 @@ pub fn publish(target: &Target) -> Result<(), Error> {
     durable_rename(&target.datadir().join(BUILDING), &target.datadir().join(FINISHED)).map_err(local_io)
 }
 
-fn encryption_block(manifest: &Manifest) -> Result<Vec<u8>, Error> {
+/// The encryption block of the log's files: zeros where it is not encrypted.
+pub fn encryption_block(manifest: &Manifest) -> Result<Vec<u8>, Error> {
     let empty = || vec![0; HEADER_BLOCK_SIZE];
     let Some(text) = &manifest.redo.encryption_block else { return Ok(empty()) };
     match hex::decode(text) {

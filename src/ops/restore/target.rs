@@ -214,13 +214,7 @@ pub fn marked_files(datadir: &Path) -> Vec<PathBuf> {
 
 /// Refuses when the file system of `datadir` has less than `needed` bytes for us.
 pub fn check_space(datadir: &Path, needed: u64) -> Result<(), Error> {
-    let mut existing = datadir;
-    while !existing.exists() {
-        match existing.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => existing = parent,
-            _ => existing = Path::new("."),
-        }
-    }
+    let existing = existing_ancestor(datadir);
     let stat =
         rustix::fs::statvfs(existing).map_err(|error| io_error("measure the space of", existing, error.into()))?;
     let free = stat.f_bavail.saturating_mul(stat.f_frsize);
@@ -230,6 +224,18 @@ pub fn check_space(datadir: &Path, needed: u64) -> Result<(), Error> {
     let path = datadir.display();
     let message = format!("target {path} has {free} bytes free, and the restore needs {needed}: free or add space");
     Err(Error::new(ErrorKind::TargetTooSmall, message))
+}
+
+/// The directory itself, or the one in which it will be made.
+pub fn existing_ancestor(datadir: &Path) -> &Path {
+    let mut existing = datadir;
+    while !existing.exists() {
+        match existing.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => existing = parent,
+            _ => existing = Path::new("."),
+        }
+    }
+    existing
 }
 
 /// Turns an I/O failure into an error that names act and path.

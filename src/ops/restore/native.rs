@@ -1,0 +1,267 @@
+//! Native recovery in a restore: the redo is scanned before anything is written, and applied while pages pass by.
+//!
+//! ```text
+//!   segments ─fetched ahead─► scan ─► Recovery (or a refusal)
+//!   frame of a window ─► begin ─► run of stored pages ─► patch: those that redo changes, in place
+//!                                 gaps and the end    ─► created: pages of zeros, and new ones
+//!   windows behind the copied end ─► created
+//!   everything written ─► clean log, flush LSN
+//! ```
+//! Owns where pages come from. What becomes of them is `prepare`'s.
+
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+
+use crate::archive::filetable::FileTable;
+use crate::archive::frame::{Frame, WINDOW_BYTES};
+use crate::archive::manifest::Manifest;
+use crate::archive::{ArchiveReader, AttemptId, StreamId};
+use crate::innodb::FormatError;
+use crate::innodb::ids::{PageNo, SpaceId};
+use crate::innodb::keyring::Keyring;
+use crate::innodb::lsn::LOG_BLOCK_SIZE;
+use crate::innodb::redo::file::encryption_info;
+use crate::innodb::space::TablespaceFlags;
+use crate::ops::context::Context;
+use crate::ops::error::{Error, ErrorKind};
+use crate::ops::options::RestoreOptions;
+use crate::prepare::finish::FLUSH_LSN_OFFSET;
+use crate::prepare::{CopiedSpace, PageWorker, Recovery, RedoScan, ScanOptions, Tally, clean_log};
+
+use super::pages::page_at;
+use super::placement::Layout;
+use super::redo::{self, RedoWritten};
+use super::target::{FILE_MODE, Target, existing_ancestor, io_error};
+
+/// The part of the memory given that the redo may take. Pages on their way take the rest.
+const PLAN_SHARE: u64 = 3;
+/// Pages that are created together.
+const LONG_RUN: usize = 2 << 20;
+
+/// Reads all redo. Every refusal of native recovery comes from here, before a byte is written.
+pub fn scan(
+    ctx: &Context,
+    options: &RestoreOptions,
+    reader: &ArchiveReader,
+    manifest: &Manifest,
+    table: &FileTable,
+    keyring: Option<Keyring>,
+) -> Result<Recovery, Error> {
+    ctx.progress.step("scan redo");
+    let (start, last) = (manifest.lsn.checkpoint.block_start(), manifest.lsn.end.block_start());
+    ctx.progress.total(last.saturating_since(start).saturating_add(LOG_BLOCK_SIZE));
+    let scan_options = ScanOptions {
+        checkpoint: manifest.lsn.checkpoint,
+        end: manifest.lsn.end,
+        log_key: log_key(manifest, keyring.as_ref())?,
+        keyring,
+        memory: options.memory / PLAN_SHARE,
+        spill_dir: existing_ancestor(&options.datadir).to_path_buf(),
+    };
+    let mut scan = RedoScan::new(scan_options, &copied_spaces(table)?);
+    let _ = redo::read(reader, manifest, &ctx.cancel, &mut |blocks| {
+        scan.feed(blocks)?;
+        ctx.progress.advance(u64::try_from(blocks.len()).unwrap_or(0));
+        Ok(())
+    })?;
+    Ok(scan.finish()?)
+}
+
+/// The key of an encrypted log.
+fn log_key(
+    manifest: &Manifest,
+    keyring: Option<&Keyring>,
+) -> Result<Option<crate::innodb::space::TablespaceKey>, Error> {
+    let failed = |error: FormatError| {
+        Error::new(ErrorKind::KeyMissing, "the key of the redo log cannot be opened").caused_by(error)
+    };
+    let block = redo::encryption_block(manifest)?;
+    let Some(info) = encryption_info(&block).map_err(failed)? else { return Ok(None) };
+    info.unwrap_key(keyring.unwrap_or(&Keyring::default())).map(Some).map_err(failed)
+}
+
+fn copied_spaces(table: &FileTable) -> Result<Vec<CopiedSpace>, Error> {
+    let copied = |entry: &crate::archive::filetable::SpaceEntry| {
+        let flags = TablespaceFlags::decode(entry.flags).map_err(|error| {
+            Error::new(ErrorKind::UnsupportedFormat, format!("space {}", entry.space)).caused_by(error)
+        })?;
+        let last_file = entry.pieces.last().map_or(PageNo(0), |piece| piece.first_page);
+        Ok(CopiedSpace { space: entry.space, flags, pages: entry.pages, last_file })
+    };
+    table.spaces.iter().map(copied).collect()
+}
+
+/// Pages of a window.
+fn window_pages(flags: TablespaceFlags) -> u32 {
+    WINDOW_BYTES / flags.physical_size().bytes()
+}
+
+/// Pages of a tablespace that lie in windows without a frame: redo made them.
+#[derive(Debug, Clone, Copy)]
+pub struct NewPages {
+    /// The tablespace.
+    pub space: SpaceId,
+    first: u32,
+    end: u32,
+}
+
+/// All windows that only redo knows.
+pub fn new_pages(recovery: &Recovery) -> Vec<NewPages> {
+    let mut found = Vec::new();
+    for space in recovery.spaces().filter(|space| space.is_changed()) {
+        let window = window_pages(space.flags());
+        let mut first = space.copied_pages().next_multiple_of(window);
+        while first < space.pages {
+            let end = first.saturating_add(window).min(space.pages);
+            found.push(NewPages { space: space.id(), first, end });
+            first = end;
+        }
+    }
+    found
+}
+
+/// What a writing thread needs to recover the pages that pass by.
+pub struct Recoverer<'a> {
+    recovery: &'a Recovery,
+    reader: &'a ArchiveReader,
+    worker: PageWorker<'a>,
+    buffer: Vec<u8>,
+}
+
+impl<'a> Recoverer<'a> {
+    /// For one thread.
+    pub fn new(recovery: &'a Recovery, reader: &'a ArchiveReader) -> Self {
+        Self { recovery, reader, worker: PageWorker::new(recovery), buffer: Vec::new() }
+    }
+
+    /// What it did.
+    pub fn tally(&self) -> Tally {
+        self.worker.tally()
+    }
+
+    /// Goes to the window of a frame.
+    pub fn begin(&mut self, space: SpaceId, flags: TablespaceFlags, frame: &Frame) -> Result<(), Error> {
+        let first = page_at(frame, 0).0;
+        if self.recovery.needs_page0(space) {
+            self.learn(space, flags, Some(frame))?;
+        }
+        Ok(self.worker.seek(space, first..first.saturating_add(window_pages(flags)))?)
+    }
+
+    /// Goes to pages that no frame has.
+    pub fn begin_new(&mut self, pages: NewPages, flags: TablespaceFlags) -> Result<(), Error> {
+        if self.recovery.needs_page0(pages.space) {
+            self.learn(pages.space, flags, None)?;
+        }
+        Ok(self.worker.seek(pages.space, pages.first..pages.end)?)
+    }
+
+    /// Shows page 0 of a tablespace, which has its key; it is fetched where it is not at hand.
+    fn learn(&mut self, space: SpaceId, flags: TablespaceFlags, frame: Option<&Frame>) -> Result<(), Error> {
+        let page0 = |frame: &Frame| frame.units().next().filter(|(unit, _)| *unit == 0).map(|(_, page)| page.to_vec());
+        let at_hand = frame.filter(|frame| frame.window_no == 0).map(page0);
+        let page = match at_hand {
+            Some(page) => page,
+            None => match self.reader.find(StreamId::Space(space), 0)? {
+                Some(first) => page0(&self.reader.read_frame(&first)?),
+                None => None,
+            },
+        };
+        Ok(self.recovery.learn(space, &page.unwrap_or_else(|| vec![0; flags.physical_size().len()]))?)
+    }
+
+    /// A run of stored pages from `first` on, with those that redo changes brought up to date.
+    pub fn patch<'s>(&'s mut self, first: PageNo, size: usize, run: &'s [u8]) -> Result<&'s [u8], Error> {
+        let pages = u32::try_from(run.len() / size).unwrap_or(u32::MAX);
+        let mut patched = false;
+        while let Some(page) = self.worker.next_page()?
+            && let Some(within) = page.0.checked_sub(first.0).filter(|within| *within < pages)
+        {
+            let at = usize::try_from(within).unwrap_or(usize::MAX).saturating_mul(size);
+            let stored = run.get(at..at.saturating_add(size));
+            let Some(bytes) = self.worker.recover(page, stored)? else { continue };
+            if !patched {
+                self.buffer.clear();
+                self.buffer.extend_from_slice(run);
+                patched = true;
+            }
+            if let Some(place) = self.buffer.get_mut(at..at.saturating_add(size)) {
+                place.copy_from_slice(bytes);
+            }
+        }
+        Ok(if patched { &self.buffer } else { run })
+    }
+
+    /// The next pages before `until` that redo makes of nothing: neighbours, and where they begin.
+    pub fn created(&mut self, until: PageNo) -> Result<Option<(PageNo, &[u8])>, Error> {
+        self.buffer.clear();
+        let (mut first, mut next) = (None, None);
+        while let Some(page) = self.worker.next_page()?.filter(|page| *page < until)
+            && next.is_none_or(|next| next == page && self.buffer.len() < LONG_RUN)
+        {
+            match self.worker.recover(page, None)? {
+                Some(bytes) => {
+                    self.buffer.extend_from_slice(bytes);
+                    let _ = first.get_or_insert(page);
+                    next = Some(PageNo(page.0.saturating_add(1)));
+                }
+                None if first.is_some() => break,
+                None => {}
+            }
+        }
+        Ok(first.map(|first| (first, self.buffer.as_slice())))
+    }
+}
+
+/// Writes the log with which a server starts as after a clean shutdown. It gets its name later.
+pub fn write_clean_log(
+    target: &Target,
+    layout: &Layout,
+    recovery: &Recovery,
+    manifest: &Manifest,
+) -> Result<RedoWritten, Error> {
+    let creator = format!("MySQL {}", manifest.server.version);
+    let log = clean_log(recovery.end(), recovery.metadata(), manifest.server.page_size, new_log_uuid(), &creator)?;
+    let directory = target.datadir().join(redo::BUILDING);
+    target.create_dir(&directory)?;
+    let path = directory.join(&log.file_name);
+    let mut file = File::options()
+        .write(true)
+        .create_new(true)
+        .mode(FILE_MODE)
+        .open(&path)
+        .map_err(|error| io_error("create", &path, error))?;
+    file.write_all(&log.bytes).map_err(|error| io_error("write", &path, error))?;
+    file.set_len(log.size_bytes).map_err(|error| io_error("set the size of", &path, error))?;
+    target.give(&path)?;
+
+    let system = layout
+        .pieces(SpaceId::SYSTEM)
+        .next()
+        .ok_or_else(|| Error::new(ErrorKind::DamagedBackup, "the backup has no system tablespace"))?;
+    File::options()
+        .write(true)
+        .open(system)
+        .and_then(|file| file.write_all_at(&log.checkpoint.get().to_be_bytes(), FLUSH_LSN_OFFSET))
+        .map_err(|error| io_error("write the flush LSN of", system, error))?;
+    Ok(RedoWritten { fetched: 0, written: u64::try_from(log.bytes.len()).unwrap_or(0), files: 1 })
+}
+
+/// A number that no other log has: what is written from now on is not what the old server wrote.
+fn new_log_uuid() -> u32 {
+    let random = AttemptId::generate();
+    let digits = random.as_str().get(..8).unwrap_or_default();
+    u32::from_str_radix(digits, 16).unwrap_or(1).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn logs_have_numbers_of_their_own() {
+        let (one, other) = (new_log_uuid(), new_log_uuid());
+        assert!(one != other && one > 1 && other > 1);
+    }
+}
