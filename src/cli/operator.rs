@@ -1,5 +1,7 @@
 //! `stillframe operator`, `stillframe runner`, `stillframe crds`: what Kubernetes needs of this binary.
 
+use std::net::SocketAddr;
+
 use clap::Args as ClapArgs;
 
 use super::output::Output;
@@ -15,6 +17,15 @@ pub(super) struct Args {
     /// Look after this namespace only
     #[arg(long, value_name = "NAME", env = "STILLFRAME_NAMESPACE")]
     namespace: Option<String>,
+    /// Serve /healthz, /readyz and /metrics there, as in 0.0.0.0:8080; nowhere without it
+    #[arg(long, value_name = "ADDRESS", env = "STILLFRAME_LISTEN")]
+    listen: Option<SocketAddr>,
+    /// The Lease's namespace; the one that is looked after, or the own one, without it
+    #[arg(long, value_name = "NAME", env = "POD_NAMESPACE")]
+    lease_namespace: Option<String>,
+    /// The Lease: operators with the same one take turns
+    #[arg(long, value_name = "NAME", default_value = "stillframe-operator")]
+    lease_name: String,
 }
 
 /// Runs the controllers until told to stop.
@@ -23,12 +34,15 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Output, Error> 
         image: args.image,
         namespace: args.namespace.filter(|name| !name.is_empty()),
         runner_log: std::env::var(crate::obs::FILTER_VARIABLE).ok(),
+        listen: args.listen,
+        lease_namespace: args.lease_namespace.filter(|name| !name.is_empty()),
+        lease_name: args.lease_name,
     };
     let ended = operator::run(options, context.cancel.clone()).await;
     ended.map(|()| Output::report(String::new())).map_err(|error| {
-        Error::new(ErrorKind::Failed, "the operator cannot work")
-            .caused_by(error)
-            .advise("check that it runs in a cluster, or that KUBECONFIG names one")
+        Error::new(ErrorKind::Failed, "the operator cannot work").caused_by(error).advise(
+            "check that it runs in a cluster, or that KUBECONFIG names one, and that it may read and write its Lease",
+        )
     })
 }
 

@@ -1,8 +1,14 @@
-//! Logs: set up once, on standard error, as text or JSON.
+//! What is told to whoever runs this: logs, and of the operator metrics and health.
 //!
+//! Logs are set up once, on standard error, as text or JSON.
 //! Logs are for whoever looks into a run; what a person should see comes through the verbs' progress and reports.
 //! The level is quiet by default and set by `STILLFRAME_LOG` (`debug`, `stillframe::capture=trace`, ...). No secret
 //! is ever a field of an event: types that hold one do not print it.
+
+#[cfg(feature = "operator")]
+pub mod http;
+#[cfg(feature = "operator")]
+pub mod metrics;
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;

@@ -5,6 +5,8 @@
 //!              driver     client     pure       pure     client    pure words, one patch
 //! ```
 //!
+//! One process of all that run leads ([`leader`]): the others wait.
+//!
 //! Owns what objects of the cluster are made, and every word of every status: it is the only writer of them. Touches
 //! no database and no file of one; that is the runner's work. Believes nothing about a backup but what the storage
 //! says.
@@ -13,20 +15,32 @@ pub(crate) mod backup;
 pub(crate) mod backup_storage;
 pub(crate) mod cron;
 pub(crate) mod error;
+mod leader;
 pub(crate) mod names;
 pub(crate) mod pods;
 pub(crate) mod quantity;
 pub(crate) mod retention;
 pub(crate) mod secrets;
 pub(crate) mod storage;
+pub(crate) mod watched;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use kube::api::Api;
+use kube::client::ClientBuilder;
 use kube::core::NamespaceResourceScope;
 use kube::runtime::events::{Recorder, Reporter};
-use kube::{Client, Resource};
+use kube::{Client, Config, Resource};
 use tokio_util::sync::CancellationToken;
+use tower::util::MapRequestLayer;
+
+use crate::obs::http::{self, Pages};
+use crate::obs::metrics::Metrics;
+use crate::util::clock;
+use leader::{Election, Pulse};
+use watched::Caches;
 
 pub use error::OperatorError;
 
@@ -39,6 +53,12 @@ pub struct OperatorOptions {
     pub namespace: Option<String>,
     /// The log filter of runners.
     pub runner_log: Option<String>,
+    /// Where health and metrics are served. Unset: nowhere.
+    pub listen: Option<SocketAddr>,
+    /// The namespace of the Lease. Unset: the one looked after, or else the client's own.
+    pub lease_namespace: Option<String>,
+    /// The name of the Lease: operators of the same name take turns.
+    pub lease_name: String,
 }
 
 /// What all controllers share.
@@ -46,6 +66,8 @@ pub(crate) struct Context {
     pub(crate) client: Client,
     pub(crate) recorder: Recorder,
     pub(crate) options: OperatorOptions,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) caches: Arc<Caches>,
 }
 
 impl Context {
@@ -59,18 +81,109 @@ impl Context {
             None => Api::all(self.client.clone()),
         }
     }
+
+    /// Does a controller's look at an object, and counts it.
+    pub(crate) async fn counted<T>(
+        &self,
+        controller: &'static str,
+        look: impl Future<Output = Result<T, OperatorError>>,
+    ) -> Result<T, OperatorError> {
+        let began = std::time::Instant::now();
+        let outcome = look.await;
+        // That somebody else was faster is no fault of anybody.
+        let well = outcome.as_ref().err().is_none_or(OperatorError::is_conflict);
+        self.metrics.reconciled(controller, began.elapsed(), well);
+        outcome
+    }
 }
 
-/// Runs all controllers until told to stop.
+/// Waits for its turn, then runs all controllers until told to stop. An error: the turn was lost, or never came.
 pub async fn run(options: OperatorOptions, stop: CancellationToken) -> Result<(), OperatorError> {
-    let client = Client::try_default().await.map_err(OperatorError::connect)?;
-    let reporter = Reporter { controller: names::MANAGER.to_owned(), instance: std::env::var("HOSTNAME").ok() };
+    let (metrics, caches) = (Arc::new(Metrics::new()), Arc::new(Caches::default()));
+    let client = connect(&metrics).await?;
+    let pulse = Arc::new(Pulse::new(clock::now()));
+    serve_pages(&options, &metrics, &pulse, &stop).await?;
+
+    let lease_namespace = options.lease_namespace.clone().or_else(|| options.namespace.clone());
+    let lease_namespace = lease_namespace.unwrap_or_else(|| client.default_namespace().to_owned());
+    let me = identity(clock::now());
+    let reporter = Reporter { controller: names::MANAGER.to_owned(), instance: Some(me.clone()) };
     let recorder = Recorder::new(client.clone(), reporter);
-    let context = Arc::new(Context { client, recorder, options });
-    // Each ends only when told to: one that ended by itself is no operator any more.
+    let mut election = Election::new(&client, &lease_namespace, &options.lease_name, me, &pulse);
+    if !election.win(&stop).await {
+        return Ok(());
+    }
+    metrics.leads(true);
+    let looked = Arc::clone(&caches);
+    metrics.look_with(move || looked.look());
+    let leads = Arc::clone(&metrics);
+    let context = Arc::new(Context { client, recorder, options, metrics, caches });
+    // The lease is kept until the last controller has come to rest. When it is lost, they are dropped where they are.
+    let ended = tokio::select! {
+        () = run_controllers(context, stop) => Ok(()),
+        lost = election.keep() => Err(lost),
+    };
+    leads.leads(false);
+    if ended.is_ok() {
+        election.release().await;
+    }
+    ended
+}
+
+/// Each ends only when told to: one that ended by itself is no operator any more.
+async fn run_controllers(context: Arc<Context>, stop: CancellationToken) {
     let backups = backup::run(Arc::clone(&context), stop.clone());
     let schedules = cron::run(Arc::clone(&context), stop.clone());
     let storages = backup_storage::run(context, stop);
     let _ = tokio::join!(backups, schedules, storages);
+}
+
+/// A client whose requests are counted.
+async fn connect(metrics: &Arc<Metrics>) -> Result<Client, OperatorError> {
+    let infer = |error| OperatorError::connect(kube::Error::InferConfig(error));
+    let config = Config::infer().await.map_err(infer)?;
+    let counts = Arc::clone(metrics);
+    let count = MapRequestLayer::new(move |request: hyper::Request<kube::client::Body>| {
+        counts.requested(request.method().as_str());
+        request
+    });
+    Ok(ClientBuilder::try_from(config).map_err(OperatorError::connect)?.with_layer(&count).build())
+}
+
+/// Who this process is in its Lease: its pod or machine, and when it began, since a pod's containers come and go.
+fn identity(now: Timestamp) -> String {
+    let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "operator".to_owned());
+    format!("{host}_{}_{:x}", std::process::id(), now.as_millisecond())
+}
+
+async fn serve_pages(
+    options: &OperatorOptions,
+    metrics: &Arc<Metrics>,
+    pulse: &Arc<Pulse>,
+    stop: &CancellationToken,
+) -> Result<(), OperatorError> {
+    let Some(address) = options.listen else { return Ok(()) };
+    let listener = http::listen(address).await.map_err(|source| OperatorError::Listen { address, source })?;
+    let told = Told { metrics: Arc::clone(metrics), pulse: Arc::clone(pulse) };
+    tokio::spawn(http::serve(listener, Arc::new(told), stop.clone()));
     Ok(())
+}
+
+struct Told {
+    metrics: Arc<Metrics>,
+    pulse: Arc<Pulse>,
+}
+
+impl Pages for Told {
+    fn health(&self) -> Result<(), String> {
+        self.pulse.health(clock::now())
+    }
+
+    fn readiness(&self) -> Result<(), String> {
+        self.pulse.readiness(clock::now())
+    }
+
+    fn metrics(&self) -> String {
+        self.metrics.render()
+    }
 }

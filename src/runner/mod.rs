@@ -15,6 +15,8 @@ mod work;
 
 use std::sync::Arc;
 
+use tracing::Instrument as _;
+
 use crate::api::runner::{REQUEST_VARIABLE, RunnerRequest, RunnerState, VERSION};
 use crate::ops::{Context, Error, ErrorKind};
 
@@ -27,7 +29,9 @@ pub async fn run(context: &Context) -> Result<(), Error> {
     let meter = Arc::new(Meter::new(Arc::clone(&context.progress)));
     let reporter = Reporter::start(&request, Arc::clone(&meter)).await?;
     let context = Context::new(context.cancel.clone(), meter);
-    let outcome = work::run(&context, request.work).await;
+    let object = format!("{}/{}", request.namespace, request.report);
+    let span = tracing::info_span!("runner", %object, work = %request.key);
+    let outcome = work::run(&context, request.work).instrument(span).await;
     let (state, outcome) = match outcome {
         Ok(state) => (state, Ok(())),
         Err(error) => (failed(&error), Err(error)),

@@ -27,7 +27,6 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 
 {{/* What the values name and this version of the operator does not have. */}}
 {{- define "stillframe.refusals" -}}
-{{- if .Values.metrics.enabled }}{{ fail "metrics.enabled: the operator serves no metrics yet" }}{{ end }}
-{{- if or .Values.metrics.serviceMonitor.enabled .Values.metrics.alerts.enabled }}{{ fail "metrics.serviceMonitor and metrics.alerts: the operator serves no metrics yet" }}{{ end }}
+{{- if and .Values.metrics.serviceMonitor.enabled (not .Values.metrics.enabled) }}{{ fail "metrics.serviceMonitor.enabled needs metrics.enabled" }}{{ end }}
 {{- if .Values.allowEphemeralContainers }}{{ fail "allowEphemeralContainers: not there yet" }}{{ end }}
 {{- end }}

@@ -1,5 +1,7 @@
 //! Makes the cluster as the plan says. The only step that writes.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
@@ -13,6 +15,7 @@ use serde_json::json;
 
 use crate::api::backup::DeletionPolicy;
 use crate::api::{MySQLBackup, MySQLBackupStatus};
+use crate::obs::metrics::Finished;
 use crate::operator::Context;
 use crate::operator::error::{During, OperatorError};
 use crate::operator::names::{MANAGER, REMOVAL};
@@ -183,8 +186,28 @@ pub(crate) async fn status(
     let params = PatchParams::apply(MANAGER).force();
     let written = api.patch_status(&name, &params, &Patch::Apply(&patch)).await;
     written.during(|| format!("write the status of {namespace}/{name}"))?;
+    count(context, backup, new);
     tell(context, backup, new).await;
     Ok(())
+}
+
+/// Counts a backup once: by the write that says how it ended. One that was found in a storage ended elsewhere.
+fn count(context: &Context, backup: &MySQLBackup, new: &MySQLBackupStatus) {
+    let before = backup.status.as_ref().is_some_and(MySQLBackupStatus::has_ended);
+    if before || !new.has_ended() || backup.spec.existing.is_some() {
+        return;
+    }
+    let namespace = backup.namespace().unwrap_or_default();
+    if !new.has_succeeded() {
+        return context.metrics.backup_failed(&namespace);
+    }
+    let bytes = |number: Option<i64>| number.and_then(|number| u64::try_from(number).ok()).unwrap_or(0);
+    let finished = Finished {
+        duration: Duration::from_secs(bytes(new.duration_seconds)),
+        read: bytes(new.size_bytes),
+        stored: bytes(new.stored_bytes),
+    };
+    context.metrics.backup_succeeded(&namespace, finished);
 }
 
 /// An event when the summary's reason changed: what `kubectl describe` shows as the story of a backup.

@@ -77,6 +77,7 @@ impl Reconciliation<'_> {
             let id = self.status.backup_id.clone().unwrap_or_default();
             let note = format!("gave up removing {id} from its storage after {} s: {why}", waited.as_secs());
             tracing::error!(id, why, "stored data was left behind");
+            self.context.metrics.data_left_behind(&self.who.namespace);
             apply::event(self.context, self.backup, EventType::Warning, "BackupDataLeftBehind", note).await;
         }
         apply::finalizer(client, self.backup, false).await?;

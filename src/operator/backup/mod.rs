@@ -58,6 +58,8 @@ pub(crate) async fn run(context: Arc<Context>, stop: CancellationToken) {
     let own = watcher::Config::default().labels(&format!("{}={},{OWNER_KIND}={KIND}", MANAGED_BY.0, MANAGED_BY.1));
     let controller = Controller::new(context.api::<MySQLBackup>(), watcher::Config::default());
     let known = controller.store();
+    // Once in a process: there is one turn.
+    let _ = context.caches.backups.set(controller.store());
     controller
         .owns(context.api::<Pod>(), own.clone())
         .owns(context.api::<ConfigMap>(), own)
@@ -91,7 +93,7 @@ async fn reconcile(backup: Arc<MySQLBackup>, context: Arc<Context>) -> Result<Ac
     let Some(mut this) = Reconciliation::new(&context, &backup, clock::now()) else {
         return Ok(Action::await_change());
     };
-    this.drive().await
+    context.counted("backup", this.drive()).await
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the controller hands it over")]

@@ -45,7 +45,9 @@ const AFTER_ERROR: Duration = Duration::from_secs(5);
 
 /// Runs until told to stop.
 pub(crate) async fn run(context: Arc<Context>, stop: CancellationToken) {
-    Controller::new(context.api::<BackupStorage>(), watcher::Config::default())
+    let controller = Controller::new(context.api::<BackupStorage>(), watcher::Config::default());
+    let _ = context.caches.storages.set(controller.store());
+    controller
         .with_config(Config::default().concurrency(CONCURRENCY))
         .graceful_shutdown_on(stop.cancelled_owned())
         .run(reconcile, after_error, context)
@@ -71,6 +73,10 @@ fn after_error(storage: Arc<BackupStorage>, error: &OperatorError, _: Arc<Contex
 
 #[tracing::instrument(name = "storage", skip_all, fields(object = %key(&storage)))]
 async fn reconcile(storage: Arc<BackupStorage>, context: Arc<Context>) -> Result<Action, OperatorError> {
+    context.counted("storage", look_at(&storage, &context)).await
+}
+
+async fn look_at(storage: &BackupStorage, context: &Context) -> Result<Action, OperatorError> {
     if storage.metadata.deletion_timestamp.is_some() {
         return Ok(Action::await_change());
     }

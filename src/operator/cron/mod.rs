@@ -59,6 +59,7 @@ const AFTER_CONFLICT: Duration = Duration::from_millis(500);
 pub(crate) async fn run(context: Arc<Context>, stop: CancellationToken) {
     let controller = Controller::new(context.api::<CronBackup>(), watcher::Config::default());
     let known = controller.store();
+    let _ = context.caches.schedules.set(controller.store());
     // Only what schedules made: no label, no interest.
     let children = watcher::Config::default().labels(&format!("{SCHEDULE},{}={}", MANAGED_BY.0, MANAGED_BY.1));
     controller
@@ -95,14 +96,18 @@ fn after_error(cron: Arc<CronBackup>, error: &OperatorError, _: Arc<Context>) ->
 
 #[tracing::instrument(name = "schedule", skip_all, fields(object = %key(&cron)))]
 async fn reconcile(cron: Arc<CronBackup>, context: Arc<Context>) -> Result<Action, OperatorError> {
+    context.counted("schedule", look_at(&cron, &context)).await
+}
+
+async fn look_at(cron: &CronBackup, context: &Context) -> Result<Action, OperatorError> {
     if cron.metadata.deletion_timestamp.is_some() {
         return Ok(Action::await_change());
     }
     let now = clock::now();
     let look = Look {
-        context: &context,
-        cron: &cron,
-        children: gather::children(&context.client, &cron).await?,
+        context,
+        cron,
+        children: gather::children(&context.client, cron).await?,
         at: Moment { generation: cron.metadata.generation.unwrap_or(0), now },
     };
     look.drive().await
