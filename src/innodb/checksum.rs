@@ -126,6 +126,16 @@ pub fn stamp_page(page: &mut [u8]) -> Result<(), FormatError> {
     Ok(())
 }
 
+/// Stamps a page of `ROW_FORMAT=COMPRESSED` with its crc32 checksum.
+pub fn stamp_zip_page(page: &mut [u8]) -> Result<(), FormatError> {
+    let [front, kind, body] = zip_parts(page)?;
+    let sum = crc32c::crc32c(front) ^ crc32c::crc32c(kind) ^ crc32c::crc32c(body);
+    if let Some(field) = page.get_mut(..4) {
+        field.copy_from_slice(&sum.to_be_bytes());
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -95,6 +95,14 @@ impl Frame {
         Ok(())
     }
 
+    /// Moves bytes to another place; the two may overlap.
+    pub fn shift(&mut self, from: usize, to: usize, len: usize) -> Result<(), FormatError> {
+        self.slice(from, len)?;
+        self.part(to, len)?;
+        self.0.copy_within(from..from.saturating_add(len), to);
+        Ok(())
+    }
+
     /// Fills `from..to` with a byte. Nothing happens where `to` is not behind `from`.
     pub fn fill(&mut self, from: usize, to: usize, byte: u8) -> Result<(), FormatError> {
         self.part(from, to.saturating_sub(from))?.fill(byte);

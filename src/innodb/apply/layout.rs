@@ -44,6 +44,11 @@ pub struct LayoutField {
 }
 
 impl LayoutField {
+    /// A field that was always there.
+    pub(super) const fn new(nullable: bool, width: FieldWidth) -> Self {
+        Self { nullable, width, added: None, dropped: None }
+    }
+
     /// A row of this version has it.
     fn is_in(&self, version: u8) -> bool {
         self.dropped.is_none_or(|dropped| dropped > version) && self.added.is_none_or(|added| added <= version)
@@ -189,9 +194,20 @@ impl RowLayout {
         })
     }
 
+    /// Compact rows of these fields, of which the first `unique` are in node pointers.
+    pub(super) fn plain(fields: Vec<LayoutField>, unique: usize) -> Self {
+        let (core, places) = (fields.len(), (0..fields.len()).collect());
+        Self { compact: true, versioned: false, instant: false, clustered: true, unique, core, fields, places }
+    }
+
     /// Rows are in the new format.
     pub const fn is_compact(&self) -> bool {
         self.compact
+    }
+
+    /// No field ever came or went.
+    pub(super) const fn is_plain(&self) -> bool {
+        self.compact && !self.versioned && !self.instant
     }
 
     /// As far as the description tells: one in the old format looks like a secondary index.

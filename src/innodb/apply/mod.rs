@@ -8,6 +8,7 @@
 //!
 //!   writes          plain numbers and bytes                    create   index pages, cleared pages, bitmaps
 //!   rows, lists     rows of index pages                        undo     undo logs
+//!   zip             compressed pages
 //! ```
 //! Pages are independent of each other, so any order of pages gives the same result. Which records a page takes part
 //! in is the caller's to decide: those whose LSN is not below the page's own at the time it was loaded. What records
@@ -23,6 +24,7 @@ mod page;
 mod rows;
 mod undo;
 mod writes;
+mod zip;
 
 #[cfg(test)]
 mod tests;
@@ -70,6 +72,11 @@ pub fn apply(page: &mut PageBuffer, record: &RedoRecord<'_>, layouts: &mut Layou
 }
 
 fn apply_body(page: &mut PageBuffer, body: &Body<'_>, layouts: &mut Layouts) -> Result<(), FormatError> {
+    if let Some((frame, zip)) = page.zip_mut()
+        && zip::apply(frame, zip, body, layouts)?
+    {
+        return Ok(());
+    }
     match body {
         Body::WriteNumber(write) => writes::number(page, write),
         Body::WriteString(write) => writes::string(page, write),
@@ -141,9 +148,6 @@ fn apply_rows(page: &mut PageBuffer, body: &Body<'_>, layouts: &mut Layouts) -> 
             let layout = layout(index)?;
             lists::reorganize(frame, &layout)
         }
-        _ => Err(FormatError::Unsupported {
-            what: "native recovery of",
-            found: "compressed pages (ROW_FORMAT=COMPRESSED): use --recovery server".into(),
-        }),
+        _ => Err(FormatError::Invalid { what: "record", why: "it is for a compressed page, and this is none".into() }),
     }
 }

@@ -2,6 +2,7 @@
 //! (redo-records reference, section 2.2).
 
 use super::frame::Frame;
+use super::zip::ZipPage;
 use super::{ApplyError, create};
 use crate::innodb::FormatError;
 use crate::innodb::checksum::stamp_page;
@@ -19,13 +20,15 @@ pub struct PageBuffer {
     id: PageId,
     flags: TablespaceFlags,
     frame: Frame,
+    /// The compressed page beside it, for `ROW_FORMAT=COMPRESSED`.
+    zip: Option<ZipPage>,
 }
 
 impl PageBuffer {
     /// A buffer for pages of a tablespace with these flags.
     pub fn new(flags: TablespaceFlags) -> Self {
         let id = PageId { space: SpaceId(0), page: PageNo(0) };
-        Self { id, flags, frame: Frame::zeroed(flags.logical_size()) }
+        Self { id, flags, frame: Frame::zeroed(flags.logical_size()), zip: flags.zip_size().map(ZipPage::new) }
     }
 
     /// Takes in a page as it is in its file, but decrypted and, where its file is sparse, decompressed. A page that was
@@ -40,13 +43,10 @@ impl PageBuffer {
         if plain.len() != needed {
             return Err(FormatError::Truncated { what: "page", needed, got: plain.len() });
         }
-        if self.flags.zip_size().is_some() {
-            return Err(FormatError::Unsupported {
-                what: "native recovery of",
-                found: "compressed pages (ROW_FORMAT=COMPRESSED): use --recovery server".into(),
-            });
+        match &mut self.zip {
+            Some(zip) => zip.load(plain, &mut self.frame),
+            None => self.frame.write(0, plain),
         }
-        self.frame.write(0, plain)
     }
 
     /// The page that it holds.
@@ -63,6 +63,14 @@ impl PageBuffer {
         &mut self.frame
     }
 
+    /// The page with the compressed one beside it, where it has one.
+    pub(super) const fn zip_mut(&mut self) -> Option<(&mut Frame, &mut ZipPage)> {
+        match &mut self.zip {
+            Some(zip) => Some((&mut self.frame, zip)),
+            None => None,
+        }
+    }
+
     /// LSN of the newest change on it.
     pub fn lsn(&self) -> Lsn {
         self.frame.u64(fil::LSN).map_or(Lsn::ZERO, Lsn::new)
@@ -74,11 +82,17 @@ impl PageBuffer {
 
     /// Writes bytes.
     pub(super) fn write(&mut self, at: usize, bytes: &[u8]) -> Result<(), FormatError> {
+        if let Some(zip) = &mut self.zip {
+            zip.write(at, bytes)?;
+        }
         self.frame.write(at, bytes)
     }
 
     /// Clears it, but for its place.
     pub(super) fn clear(&mut self) -> Result<(), FormatError> {
+        if let Some(zip) = &mut self.zip {
+            zip.clear(self.id)?;
+        }
         create::cleared(&mut self.frame, self.id)
     }
 
@@ -87,10 +101,14 @@ impl PageBuffer {
     pub fn finish(&mut self, lsn: Lsn) -> Result<&[u8], ApplyError> {
         let page = self.id;
         self.stamp(lsn).map_err(|source| ApplyError::Page { page, source })?;
-        Ok(self.frame.as_bytes())
+        Ok(self.zip.as_ref().map_or(self.frame.as_bytes(), ZipPage::as_bytes))
     }
 
     fn stamp(&mut self, lsn: Lsn) -> Result<(), FormatError> {
+        if let Some(zip) = &mut self.zip {
+            self.frame.set_u64(fil::LSN, lsn.get())?;
+            return zip.stamp(&self.frame, lsn);
+        }
         self.set_valid_type()?;
         let bytes = lsn.get().to_be_bytes();
         self.frame.write(fil::LSN, &bytes)?;
