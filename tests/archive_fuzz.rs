@@ -1,17 +1,22 @@
-//! Drives the archive's fuzz targets over their seeds and over mutations of these, for a bounded number of rounds.
+//! Drives the fuzz targets, the archive's and those of InnoDB's redo, over their seeds and over mutations of these, for
+//! a bounded number of rounds.
 //!
-//! Each target must return for any bytes: no panic, and no memory that the bytes do not pay for. The latter is seen by
-//! the process's peak of address space, so this is the only test of its process.
+//! Each target must return for any bytes: no panic, no time that is felt, and no memory that the bytes do not pay for.
+//! The latter is seen by the process's peak of address space, so this is the only test of its process.
 
 #![allow(clippy::unwrap_used, reason = "what fails, fails the test")]
 
 use std::fs;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
-use stillframe::archive::fuzzing::TARGETS;
+use stillframe::{archive, innodb};
 
 /// A frame, its raw bytes, its compressed bytes and their contexts; several times over.
 const MEMORY_BOUND_KIB: u64 = 128 << 10;
+
+/// For one input of some KiB; a busy machine included.
+const SLOWEST: Duration = Duration::from_secs(5);
 
 struct Random(u64);
 
@@ -75,7 +80,7 @@ fn mutate(bytes: &mut Vec<u8>, other: &[u8], random: &mut Random) {
 fn no_target_panics_or_takes_memory_for_nothing() {
     let rounds = setting("STILLFRAME_FUZZ_ROUNDS", 50_000);
     let before = peak_kib();
-    for (target, run) in TARGETS {
+    for (target, run) in archive::fuzzing::TARGETS.iter().chain(innodb::fuzzing::TARGETS) {
         let seeds = seeds(target);
         assert!(!seeds.is_empty(), "{target} has no seeds");
         run(&[]);
@@ -86,7 +91,9 @@ fn no_target_panics_or_takes_memory_for_nothing() {
         for _ in 0..rounds {
             let mut bytes = seeds[random.below(seeds.len())].clone();
             mutate(&mut bytes, &seeds[random.below(seeds.len())], &mut random);
+            let started = Instant::now();
             run(&bytes);
+            assert!(started.elapsed() < SLOWEST, "{target} took {:?} for {}", started.elapsed(), hex::encode(&bytes));
         }
         let taken = peak_kib() - before;
         assert!(taken < MEMORY_BOUND_KIB, "{target} took {taken} KiB");

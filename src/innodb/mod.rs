@@ -9,6 +9,7 @@ pub mod apply;
 pub mod check;
 pub mod checksum;
 pub mod cursor;
+pub mod fuzzing;
 pub mod ids;
 pub mod keyring;
 pub mod lsn;

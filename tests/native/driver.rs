@@ -12,6 +12,7 @@ use stillframe::innodb::redo::{MiniTransaction, RecordKind, RedoRecord};
 use crate::cover::Coverage;
 use crate::files::Pages;
 use crate::log::{Log, each_group};
+use crate::seeds::Seeds;
 
 /// A page that the log names.
 pub struct Touched {
@@ -34,6 +35,7 @@ pub struct Native {
     pub sizes: BTreeMap<SpaceId, u32>,
     pub end: Lsn,
     pub coverage: Coverage,
+    seeds: Option<Seeds>,
 }
 
 /// What the driver does with records.
@@ -48,8 +50,13 @@ pub enum Mode {
 
 /// Recovers `base` with all of `log`.
 pub fn recover(base: &BTreeMap<SpaceId, Pages>, log: &Log, mode: Mode) -> Native {
-    let mut native =
-        Native { touched: HashMap::new(), sizes: BTreeMap::new(), end: log.checkpoint, coverage: Coverage::default() };
+    let mut native = Native {
+        touched: HashMap::new(),
+        sizes: BTreeMap::new(),
+        end: log.checkpoint,
+        coverage: Coverage::default(),
+        seeds: Seeds::wanted(),
+    };
     let mut layouts = Layouts::default();
     each_group(log, log.checkpoint, 2048, |group| {
         native.end = group.end;
@@ -64,6 +71,9 @@ pub fn recover(base: &BTreeMap<SpaceId, Pages>, log: &Log, mode: Mode) -> Native
         }
         true
     });
+    if let Some(seeds) = &native.seeds {
+        seeds.write();
+    }
     native
 }
 
@@ -106,6 +116,9 @@ impl Native {
             return;
         }
         self.coverage.note(pages.space.flags, &touched.buffer, record);
+        if let Some(seeds) = &mut self.seeds {
+            seeds.note(pages.space.flags, &touched.buffer, record);
+        }
         touched.refused = apply(&mut touched.buffer, record, layouts).err();
         if record.kind == RecordKind::InitFilePage {
             touched.copied = Lsn::ZERO;

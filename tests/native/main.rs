@@ -31,6 +31,7 @@ mod files;
 mod handmade;
 mod oracle;
 mod scenarios;
+mod seeds;
 
 use std::collections::BTreeMap;
 
@@ -44,7 +45,7 @@ use support::server::Builder;
 use support::workload::{Options, Workload};
 
 /// All cases: when each has passed, nothing may be missing in what they covered.
-const CASES: [&str; 12] = [
+const CASES: [&str; 13] = [
     "rows",
     "others",
     "compressed",
@@ -57,6 +58,7 @@ const CASES: [&str; 12] = [
     "transactions",
     "hot",
     "as-left",
+    "checksums",
 ];
 
 fn read_all(spaces: &BTreeMap<SpaceId, files::Space>) -> BTreeMap<SpaceId, Pages> {
@@ -228,7 +230,9 @@ async fn copied_while_it_changes() {
             running.stop().await;
         },
     );
-    prove("hot", &crash.await).await;
+    let crash = crash.await;
+    prove("hot", &crash).await;
+    ends::prove_with_newer_pages("hot", &crash).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -247,4 +251,26 @@ async fn files_as_the_crash_left_them() {
         },
     );
     prove("as-left", &crash.await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn checksums_of_every_kind() {
+    // The base has pages of all three, the log blocks without one.
+    let builder = quiet().option("innodb_log_checksums", "OFF").option("innodb_checksum_algorithm", "innodb");
+    let crash = case::cold(
+        builder,
+        async |server| {
+            let mut work = Work::new(server, seed(), scale()).await;
+            lobs::undo(&mut work).await;
+            trees::leftmost(&mut work).await;
+            work.run("SET GLOBAL innodb_checksum_algorithm = none").await;
+        },
+        async |server| {
+            let mut work = Work::new(server, seed(), scale()).await;
+            work.run("UPDATE un SET w = 'after' WHERE id % 3 = 0").await;
+            work.run("DELETE FROM left_COMPACT WHERE id % 3 = 0").await;
+            rows::redundant(&mut work).await;
+        },
+    );
+    prove("checksums", &crash.await).await;
 }
