@@ -148,10 +148,8 @@ impl<'a> Unpacker<'a> {
         let (kept, mut shape) = (described.kept, RowShape::default());
         for row in rows {
             let at = row.origin.saturating_sub(HEADER);
-            // Only of leaves of clustered indexes the stream can have ended with the former row.
-            if at != self.next || matches!(kept, Kept::System(_)) {
-                self.fill(at)?;
-            }
+            // Also where no byte is missing: the stream may have ended with the former row, or have held none at all.
+            self.fill(at)?;
             if self.ended {
                 // What follows is in the log.
                 self.begin_row(row, kept)?;
