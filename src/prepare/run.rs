@@ -16,8 +16,6 @@ use crate::innodb::lsn::Lsn;
 
 /// Bytes of a kept record before its own.
 pub const HEAD_BYTES: usize = 28;
-/// Memory grows by so much at a time.
-const GROWTH: usize = 4 << 20;
 /// Bytes that a cursor reads at a time.
 const READ_BYTES: usize = 64 << 10;
 const WHAT: &str = "kept record";
@@ -76,23 +74,31 @@ fn head(bytes: &[u8]) -> Option<Head> {
 }
 
 /// A run in memory.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct MemoryRun {
     entries: Vec<(PageId, u32)>,
     arena: Vec<u8>,
+    /// Bytes by which it grows.
+    growth: usize,
 }
 
 impl MemoryRun {
+    /// An empty one that will take about so many bytes.
+    pub fn new(budget: u64) -> Self {
+        let growth = usize::try_from(budget / 8).unwrap_or(usize::MAX).clamp(4 << 10, 4 << 20);
+        Self { entries: Vec::new(), arena: Vec::new(), growth }
+    }
+
     /// Adds a record behind those that are there. False where there is no more room for numbering it.
     #[must_use]
     pub fn push(&mut self, kept: &Kept<'_>) -> bool {
         let Ok(at) = u32::try_from(self.arena.len()) else { return false };
         let needed = kept.stored_len();
         if self.arena.capacity().saturating_sub(self.arena.len()) < needed {
-            self.arena.reserve_exact(needed.max(GROWTH));
+            self.arena.reserve_exact(needed.max(self.growth));
         }
         if self.entries.len() == self.entries.capacity() {
-            self.entries.reserve_exact(GROWTH / size_of::<(PageId, u32)>());
+            self.entries.reserve_exact(self.growth / size_of::<(PageId, u32)>());
         }
         kept.encode(&mut self.arena);
         self.entries.push((kept.page, at));

@@ -13,6 +13,7 @@ mod support;
 
 mod cache;
 mod many;
+mod native;
 mod places;
 
 use std::path::Path;
@@ -36,12 +37,14 @@ struct Trip {
     backup: Vec<String>,
     verify: Vec<String>,
     restore: Vec<String>,
+    recovery: round::Recovery,
 }
 
 impl Trip {
     fn new(source: Builder) -> Self {
         let workload = workload::Options::default();
-        Self { source, workload, backup: Vec::new(), verify: Vec::new(), restore: Vec::new() }
+        let recovery = round::Recovery::of_environment();
+        Self { source, workload, backup: Vec::new(), verify: Vec::new(), restore: Vec::new(), recovery }
     }
 
     fn backup(mut self, args: &[&str]) -> Self {
@@ -76,12 +79,11 @@ impl Trip {
 
         let target = scratch();
         let datadir = target.path().join("data");
-        let restore = Cli::restore(store, "trip", &datadir)
-            .args(["--external-files", "inside", "--check", "--mysqld"])
-            .arg(source.mysqld())
-            .args(&self.restore);
-        let restored = with_env(with_keyring(restore, &source), env).json().await;
-        assert_eq!(restored["recovery"], "Recovered", "{restored}");
+        let restore =
+            Cli::restore(store, "trip", &datadir).args(["--external-files", "inside", "--check"]).args(&self.restore);
+        let restore = self.recovery.of(with_keyring(restore, &source), &source);
+        let restored = with_env(restore, env).json().await;
+        self.recovery.assert_done(&restored);
         assert_eq!(restored["gtidExecuted"], report["gtidExecuted"]);
         assert_eq!(restored["structure"]["problemCount"], 0, "{restored}");
         assert!(restored["structure"]["orderedPages"].as_u64().unwrap() > 100, "{restored}");

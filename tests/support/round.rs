@@ -43,6 +43,47 @@ fn backup_with(cli: Cli, server: &Server, store: &str, spool: &std::path::Path) 
         .arg(spool)
 }
 
+/// Who applies the redo of a restore.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recovery {
+    /// A server, run once on the restored directory.
+    Server,
+    /// Stillframe.
+    Native,
+}
+
+impl Recovery {
+    /// What `STILLFRAME_TEST_RECOVERY` says (`server` or `native`): so that every round trip can be made with both.
+    pub fn of_environment() -> Self {
+        match std::env::var("STILLFRAME_TEST_RECOVERY").as_deref() {
+            Ok("native") => Self::Native,
+            Ok("server") | Err(_) => Self::Server,
+            Ok(other) => panic!("STILLFRAME_TEST_RECOVERY is {other}"),
+        }
+    }
+
+    /// `cli`, a restore, with this recovery.
+    pub fn of(self, cli: Cli, source: &Server) -> Cli {
+        match self {
+            Self::Server => cli.args(["--recovery", "server", "--mysqld"]).arg(source.mysqld()),
+            Self::Native => cli.args(["--recovery", "native"]),
+        }
+    }
+
+    /// Panics unless the report of such a restore says that all is recovered.
+    pub fn assert_done(self, restored: &serde_json::Value) {
+        let state = match self {
+            Self::Server => "Recovered",
+            Self::Native => "Applied",
+        };
+        assert_eq!(restored["recovery"], state, "{restored}");
+        if self == Self::Native {
+            let applied = |what: &str| restored["applied"][what].as_u64().unwrap();
+            assert!(applied("records") > 0 && applied("pages") > 0, "{restored}");
+        }
+    }
+}
+
 /// A server with the source's formats and features, but with default places: what a user would start on a restored
 /// directory.
 pub fn stock(source: &Server) -> Builder {

@@ -36,6 +36,8 @@ use super::target::{FILE_MODE, Target, existing_ancestor, io_error};
 
 /// The part of the memory given that the redo may take. Pages on their way take the rest.
 const PLAN_SHARE: u64 = 3;
+/// Less than this would only make many small runs.
+const LEAST_PLAN: u64 = 1 << 20;
 /// Pages that are created together.
 const LONG_RUN: usize = 2 << 20;
 
@@ -56,7 +58,7 @@ pub fn scan(
         end: manifest.lsn.end,
         log_key: log_key(manifest, keyring.as_ref())?,
         keyring,
-        memory: options.memory / PLAN_SHARE,
+        memory: (options.memory / PLAN_SHARE).max(LEAST_PLAN),
         spill_dir: existing_ancestor(&options.datadir).to_path_buf(),
     };
     let mut scan = RedoScan::new(scan_options, &copied_spaces(table)?);

@@ -1,0 +1,143 @@
+//! Round trips whose redo Stillframe applies itself: what comes out is a database that no server had to recover.
+
+use serde_json::Value;
+use stillframe::ops::error::ErrorKind;
+
+use super::support::cli::Cli;
+use super::support::server::{Server, scratch};
+use super::support::{replica, round};
+use super::{Trip, start_on};
+
+/// Without compressed tables, and with native recovery.
+fn native(source: super::Builder) -> Trip {
+    let mut trip = Trip::new(source);
+    trip.workload.compressed = false;
+    trip.recovery = round::Recovery::Native;
+    trip
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_of_16k() {
+    native(Server::builder()).into_a_folder().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_of_4k_with_more_redo_than_memory() {
+    let mut trip = native(Server::builder().page_size(4096));
+    trip.restore = vec!["--memory".into(), "1M".into(), "--parallel".into(), "3".into()];
+    trip.into_a_folder().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_of_64k_and_several_system_files() {
+    let source = Server::builder().page_size(65536).system_files("sys1:12M;sys2:8M;sys3:12M:autoextend");
+    native(source).into_a_folder().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn data_at_rest_encryption() {
+    let source = Server::builder()
+        .keyring()
+        .option("innodb_redo_log_encrypt", "ON")
+        .option("innodb_undo_log_encrypt", "ON")
+        .option("binlog_encryption", "ON");
+    let mut trip = native(source);
+    trip.workload.encrypted = true;
+    trip.into_a_folder().await;
+}
+
+/// The state of a table that `AUTO_INCREMENT` must not forget: its highest rows are gone.
+const FORGETFUL: &str = "CREATE DATABASE d;\n\
+     CREATE TABLE d.t (id INT PRIMARY KEY AUTO_INCREMENT, v INT);\n\
+     CREATE TABLE d.altered (id INT PRIMARY KEY AUTO_INCREMENT, v INT);\n\
+     CREATE TABLE d.quiet (id INT PRIMARY KEY AUTO_INCREMENT, v INT);\n\
+     INSERT INTO d.t (v) WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 600) SELECT i FROM n;\n\
+     INSERT INTO d.altered (v) VALUES (1), (2), (3);\n\
+     DELETE FROM d.t WHERE id > 10;\n\
+     ALTER TABLE d.altered AUTO_INCREMENT = 5000;\n\
+     INSERT INTO d.altered (v) VALUES (4);\n\
+     DELETE FROM d.altered WHERE id > 3;\n\
+     INSERT INTO d.quiet (v) VALUES (1)";
+
+async fn next_id(server: &Server, table: &str) -> u64 {
+    server.sql(&format!("INSERT INTO d.{table} (v) VALUES (0)")).await;
+    server.row::<(u64,)>(&format!("SELECT MAX(id) FROM d.{table}")).await.0
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn numbers_are_not_given_twice_and_the_server_recovers_no_page() {
+    // Nothing is flushed by itself: the redo has all of it.
+    let source = Server::builder().option("innodb_max_dirty_pages_pct", 99).start().await;
+    source.sql(FORGETFUL).await;
+    round::minimal_user(&source).await;
+    let (_folder, store) = round::folder_store();
+    round::backup(&source, &store).json().await;
+    let target = scratch();
+    let restored = native_restore(&store, target.path()).await;
+    assert!(restored["applied"]["tables"].as_u64().unwrap() >= 3, "{restored}");
+
+    let mut copy = start_on(&source, &target.path().join("data"), &restored).await;
+    let log = copy.error_log();
+    log.assert_clean();
+    for page_work in ["Applying a batch of", "recovered from the doublewrite"] {
+        let lines: Vec<&str> = log.text.lines().filter(|line| line.contains(page_work)).collect();
+        assert!(lines.iter().all(|line| line.contains("batch of 0 ")), "{lines:?}");
+    }
+    // Also after it was shut down, when nothing is left of the log.
+    assert_eq!((next_id(&copy, "t").await, next_id(&copy, "altered").await), (601, 5001));
+    copy.restart().await;
+    assert_eq!((next_id(&copy, "t").await, next_id(&copy, "quiet").await), (602, 2));
+    replica::check_tables(&copy).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quiet_server_starts_without_any_recovery() {
+    let source = Server::builder().start().await;
+    source.sql("CREATE DATABASE d; CREATE TABLE d.t (id INT PRIMARY KEY, v INT); INSERT INTO d.t VALUES (1, 1)").await;
+    round::minimal_user(&source).await;
+    // From here on, no table with AUTO_INCREMENT is written to.
+    assert_eq!(source.row::<(i64,)>("SELECT innodb_redo_log_sharp_checkpoint()").await, (0,));
+    source.sql("UPDATE d.t SET v = 2").await;
+    let (_folder, store) = round::folder_store();
+    round::backup(&source, &store).json().await;
+    let target = scratch();
+    let restored = native_restore(&store, target.path()).await;
+    assert_eq!(restored["applied"]["tables"], 0, "{restored}");
+    let copy = start_on(&source, &target.path().join("data"), &restored).await;
+    let log = copy.error_log();
+    log.assert_clean();
+    assert!(!log.text.contains("crash recovery") && !log.text.contains("not shutdown normally"), "{}", log.text);
+    assert_eq!(copy.rows::<(i32, i32)>("SELECT id, v FROM d.t").await, [(1, 2)]);
+}
+
+async fn native_restore(store: &str, target: &std::path::Path) -> Value {
+    let restored =
+        Cli::restore(store, "backup", target.join("data")).args(["--recovery", "native", "--check"]).json().await;
+    round::Recovery::Native.assert_done(&restored);
+    assert_eq!(restored["structure"]["problemCount"], 0, "{restored}");
+    assert_eq!(restored["mode"], "native");
+    restored
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_native_recovery_refuses_it_refuses_before_it_writes() {
+    let source = Server::builder().option("innodb_log_compressed_pages", "OFF").start().await;
+    source
+        .sql(
+            "CREATE DATABASE d;\n\
+             CREATE TABLE d.zip (id INT PRIMARY KEY AUTO_INCREMENT, v VARCHAR(500)) \
+             ROW_FORMAT=COMPRESSED KEY_BLOCK_SIZE=4;\n\
+             INSERT INTO d.zip (v) WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 900) \
+             SELECT REPEAT(SHA2(i, 256), 7) FROM n",
+        )
+        .await;
+    round::minimal_user(&source).await;
+    let (_folder, store) = round::folder_store();
+    round::backup(&source, &store).json().await;
+    let target = scratch();
+    let datadir = target.path().join("data");
+    let refused = Cli::restore(&store, "backup", &datadir).args(["--recovery", "native"]).run().await;
+    refused.assert_failed(ErrorKind::Unsupported, "ROW_FORMAT=COMPRESSED");
+    assert!(refused.stderr.contains("--recovery server"), "{refused}");
+    assert_eq!(std::fs::read_dir(target.path()).unwrap().count(), 0, "something was written");
+}
