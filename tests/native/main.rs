@@ -39,7 +39,7 @@ use case::Crash;
 use compare::{Outcome, compare};
 use driver::{Mode, Native};
 use files::{Pages, spaces};
-use scenarios::{Work, compressed, files as files_of, lobs, rows, trees, versions, wait_for_purge};
+use scenarios::{Work, compressed, files as files_of, lobs, rows, trees, versions, wait_for_purge, zipped};
 use stillframe::innodb::ids::SpaceId;
 use support::server::Builder;
 use support::workload::{Options, Workload};
@@ -139,6 +139,11 @@ async fn compressed_pages() {
         compressed::not_logged(work).await;
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn compressed_tables_of_many_shapes() {
+    prove_cold("shapes", quiet(), async |work| zipped::shapes(work).await).await;
 }
 
 /// Everything that is not of files, on another page size.

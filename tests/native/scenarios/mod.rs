@@ -12,6 +12,7 @@ pub mod lobs;
 pub mod rows;
 pub mod trees;
 pub mod versions;
+pub mod zipped;
 
 /// What a scenario works on.
 pub struct Work<'s> {
