@@ -10,10 +10,12 @@
 //!
 //! Each time is the best of some rounds in which both sides take turns, so that a noisy moment hits neither alone. Both
 //! sides begin with what they read on disk, not in the page cache, and end with what they wrote on disk: a run of
-//! anything but Stillframe is followed by a sync of it.
+//! anything but Stillframe is followed by a sync of it. Transactions are counted over the whole of a backup, in turns
+//! with times without one, and summed over the rounds.
 //!
 //! `STILLFRAME_BENCH_GB` (2), `STILLFRAME_BENCH_TABLES` (20000), `STILLFRAME_BENCH_REDO_MB` (256) and
-//! `STILLFRAME_BENCH_ROUNDS` (3) change the size.
+//! `STILLFRAME_BENCH_ROUNDS` (3) change the size. `STILLFRAME_BENCH_DATA` names a folder that keeps the databases for
+//! the next run; `STILLFRAME_BENCH_ONLY` some of the parts clone, zstd, small, oltp, native.
 
 #![allow(
     clippy::unwrap_used,
@@ -36,10 +38,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use data::{many_tables, one_large_table, settle};
+use data::{Data, settle};
 use support::cli::{Cli, Outcome};
 use support::server::{Server, scratch};
-use support::workload::{Options, Workload};
+use support::workload::{Options, Running, Workload};
 use table::{Row, Table};
 
 /// The most memory that default options may take.
@@ -52,32 +54,43 @@ fn main() {
 async fn bench() {
     let bytes = number("STILLFRAME_BENCH_GB", 2) << 30;
     let rounds = number("STILLFRAME_BENCH_ROUNDS", 3);
+    let tables = number("STILLFRAME_BENCH_TABLES", 20_000);
     let mut bench = Bench { place: scratch().keep(), rounds, peak: 0, table: Table::default() };
     std::fs::create_dir(bench.place.join("store")).unwrap();
+    let data = Data::new(&bench.place);
 
-    say(&format!("loading {} GiB into one table", bytes >> 30));
-    let server = one_large_table(bytes).await;
-    let large = bench.against_clone(&server).await;
-    bench.against_zstd(&server).await;
-    bench.oltp(&server).await;
-    drop(server);
-
-    say("writing much redo during a slow backup");
-    let server = data::builder().start().await;
-    bench.native(&server, number("STILLFRAME_BENCH_REDO_MB", 256) << 20).await;
-    drop(server);
-
-    let tables = number("STILLFRAME_BENCH_TABLES", 20_000);
-    say(&format!("making {tables} tables"));
-    let server = many_tables(tables).await;
-    bench.against_large(&server, tables, large).await;
-    drop(server);
-
+    let server = data.one_large_table(bytes).await;
+    if is_wanted("clone") {
+        bench.against_clone(&server).await;
+    }
+    if is_wanted("zstd") {
+        bench.against_zstd(&server).await;
+    }
+    if is_wanted("small") {
+        let small = data.many_tables(tables).await;
+        bench.against_large(&small, tables, &server).await;
+        data.done_with(small);
+    }
+    if is_wanted("oltp") {
+        bench.oltp(&server).await;
+    }
+    data.done_with(server);
+    if is_wanted("native") {
+        say("writing much redo during a slow backup");
+        let server = data::builder().start().await;
+        bench.native(&server, number("STILLFRAME_BENCH_REDO_MB", 256) << 20).await;
+    }
     let peak = bench.peak as f64 / f64::from(1 << 20);
     bench.table.push(Row::amount("highest memory of all runs", peak, "MiB", MEMORY_TARGET));
     std::fs::remove_dir_all(&bench.place).ok();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     println!("\n{cores} cores, {} GiB in one table, best of {rounds} rounds\n\n{}", bytes >> 30, bench.table);
+}
+
+/// Whether the environment leaves this part in.
+fn is_wanted(part: &str) -> bool {
+    std::env::var("STILLFRAME_BENCH_ONLY").is_ok_and(|parts| parts.split(',').any(|one| one == part))
+        || std::env::var_os("STILLFRAME_BENCH_ONLY").is_none()
 }
 
 struct Bench {
@@ -101,7 +114,12 @@ impl Bench {
 
     /// One backup; what it stored is removed unless it is kept.
     async fn backup(&mut self, server: &Server, codec: &str, keep: bool) -> Measured {
-        let cli = Cli::backup(server, &self.store()).await.args(["--name", "bench", "--compression", codec]);
+        self.backup_with(server, &["--compression", codec], keep).await
+    }
+
+    /// One backup with these options; what it stored is removed unless it is kept.
+    async fn backup_with(&mut self, server: &Server, options: &[&str], keep: bool) -> Measured {
+        let cli = Cli::backup(server, &self.store()).await.args(["--name", "bench"]).args(options);
         let outcome = self.watch(cli.args(["--spool-dir"]).arg(&self.place).args(["-o", "json"])).await;
         let report = outcome.json();
         if !keep {
@@ -123,8 +141,7 @@ impl Bench {
     }
 
     /// An uncompressed backup against the server's own copy of itself.
-    async fn against_clone(&mut self, server: &Server) -> Measured {
-        server.sql("INSTALL PLUGIN clone SONAME 'mysql_clone.so'").await;
+    async fn against_clone(&mut self, server: &Server) {
         let target = self.place.join("clone");
         let files = tablespace_files(server.datadir());
         let (mut own, mut other) = (Best::new(), Best::new());
@@ -144,7 +161,6 @@ impl Bench {
         }
         let row = Row::times("backup, uncompressed", own.0, "CLONE LOCAL DATA DIRECTORY", other.0, Some(1.0));
         self.table.push(row.bytes(bytes));
-        Measured { time: own.0, bytes }
     }
 
     /// A compressed backup, and its restore, against `zstd` over the same files.
@@ -190,41 +206,84 @@ impl Bench {
     }
 
     /// Many small tables against one large one, each by the bytes it has.
-    async fn against_large(&mut self, server: &Server, tables: u64, large: Measured) {
-        let files = tablespace_files(server.datadir());
-        let mut own = Best::new();
-        let mut bytes = 1;
+    async fn against_large(&mut self, server: &Server, tables: u64, large: &Server) {
+        let (files, large_files) = (tablespace_files(server.datadir()), tablespace_files(large.datadir()));
+        let (mut own, mut other) = (Best::new(), Best::new());
+        let (mut bytes, mut large_bytes) = (1, 1);
         for _ in 0..self.rounds {
             settle(server).await;
             forget(&files);
             let measured = self.backup(server, "none", false).await;
             own.take(measured.time);
             bytes = measured.bytes;
+            settle(large).await;
+            forget(&large_files);
+            let measured = self.backup(large, "none", false).await;
+            other.take(measured.time);
+            large_bytes = measured.bytes;
+            say(&format!("{tables} tables {:?}, one large {:?}", own.0, other.0));
         }
-        let same_bytes = large.time.mul_f64(bytes as f64 / large.bytes as f64);
+        let same_bytes = other.0.mul_f64(bytes as f64 / large_bytes as f64);
         let name = format!("backup of {tables} tables, uncompressed");
         self.table.push(Row::times(&name, own.0, "one large table, same bytes", same_bytes, None).bytes(bytes));
     }
 
-    /// Transactions a second alone, and while backups run.
+    /// Transactions a second alone, and while backups run: polite ones, and such as take what they can get.
     async fn oltp(&mut self, server: &Server) {
-        let options = Options { pause: Duration::ZERO, slow_writers: 0, plain: false, ..Options::default() };
+        let options = Options {
+            pause: Duration::ZERO,
+            slow_writers: 0,
+            plain: false,
+            external: false,
+            undo_tablespace: false,
+            ..Options::default()
+        };
+        data::clear_workload(server).await;
         let workload = Workload::create(server, &options).await;
         let running = workload.start(4).await;
         running.wait_for(500).await;
-        let (mut alone, mut during) = (0.0_f64, 0.0_f64);
+        let (mut alone, mut polite, mut plain) = (Rate::default(), Rate::default(), Rate::default());
         for _ in 0..self.rounds {
-            let (from, began) = (running.committed(), Instant::now());
-            tokio::time::sleep(Duration::from_secs(8)).await;
-            alone += (running.committed() - from) as f64 / began.elapsed().as_secs_f64();
-            let (from, began) = (running.committed(), Instant::now());
-            self.backup(server, "zstd:1", false).await;
-            during += (running.committed() - from) as f64 / began.elapsed().as_secs_f64();
+            alone.count(&running, tokio::time::sleep(Duration::from_secs(10))).await;
+            polite.count(&running, self.backup_with(server, &["--polite"], false)).await;
+            alone.count(&running, tokio::time::sleep(Duration::from_secs(10))).await;
+            plain.count(&running, self.backup_with(server, &[], false)).await;
+            say(&format!("alone {alone}, during a polite backup {polite}, during a plain one {plain}"));
         }
         running.stop().await;
-        let rounds = self.rounds as f64;
-        let (own, other) = ("transactions during a backup", "without one");
-        self.table.push(Row::rates(own, during / rounds, other, alone / rounds, 0.95));
+        data::clear_workload(server).await;
+        for (name, during, target) in [("polite ", &polite, Some(0.95)), ("", &plain, None)] {
+            let seconds = during.time.as_secs_f64() / self.rounds as f64;
+            let own = format!("transactions during a {name}backup of {seconds:.0} s");
+            self.table.push(Row::rates(&own, during.get(), "without one", alone.get(), target));
+        }
+    }
+}
+
+/// Transactions and the time in which they were committed.
+#[derive(Debug, Default)]
+struct Rate {
+    commits: u64,
+    time: Duration,
+}
+
+impl Rate {
+    /// Adds what is committed while `work` runs.
+    async fn count<T>(&mut self, running: &Running, work: impl Future<Output = T>) {
+        let (from, began) = (running.committed(), Instant::now());
+        work.await;
+        self.commits += running.committed() - from;
+        self.time += began.elapsed();
+    }
+
+    fn get(&self) -> f64 {
+        self.commits as f64 / self.time.as_secs_f64()
+    }
+}
+
+impl std::fmt::Display for Rate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:.0}/s in {:.1?}", self.get(), self.time)
     }
 }
 

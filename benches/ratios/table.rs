@@ -40,14 +40,14 @@ impl Row {
     }
 
     /// Two rates: the larger the ratio, the better. A target is the least that the ratio may be.
-    pub fn rates(own: &str, own_rate: f64, other: &str, other_rate: f64, target: f64) -> Self {
+    pub fn rates(own: &str, own_rate: f64, other: &str, other_rate: f64, target: Option<f64>) -> Self {
         Self {
             own: own.to_owned(),
             own_value: format!("{own_rate:.0}/s"),
             other: other.to_owned(),
             other_value: format!("{other_rate:.0}/s"),
             ratio: own_rate / other_rate,
-            target: Some(Target::Least(target)),
+            target: target.map(Target::Least),
             bytes: None,
             times: None,
         }

@@ -15,9 +15,10 @@ use std::sync::mpsc::{Receiver, SyncSender};
 use tokio_util::sync::CancellationToken;
 
 use super::CaptureError;
+use super::copier::CopyOptions;
 use super::plan::{CopyPlan, PlannedSpace};
+use super::polite::PIECE_BYTES;
 use super::read::LiveFile;
-use super::throttle::Throttle;
 use super::window::WINDOW_BYTES;
 use crate::innodb::ids::PageNo;
 use crate::util::direct::AlignedBuffer;
@@ -67,40 +68,49 @@ impl<'a> Jobs<'a> {
 }
 
 /// Reads windows into empty buffers, as they come back, until none is left or nobody takes them any more.
-pub(super) fn read_ahead<'a>(
-    jobs: &Jobs<'a>,
-    throttle: &Throttle,
-    cancel: &CancellationToken,
-    empty: &Receiver<AlignedBuffer>,
-    filled: &SyncSender<Result<Filled<'a>, CaptureError>>,
-) {
-    let mut reader = Reader { open: None };
-    while let Ok(mut buffer) = empty.recv() {
-        if cancel.is_cancelled() {
-            let _ = filled.send(Err(CaptureError::Cancelled));
-            return;
-        }
-        let Some((space, window_no)) = jobs.take() else { return };
-        let page_size = space.flags.physical_size();
-        let first = u64::from(window_no) * (WINDOW_BYTES / u64::from(page_size.bytes()));
-        let first_page = PageNo(u32::try_from(first).unwrap_or(u32::MAX));
-        let read = reader.window(space, first_page, &mut buffer).map(|bytes| {
-            throttle.take(u64::try_from(bytes).unwrap_or(0), cancel);
-            Filled { space, window_no, first_page, buffer, bytes }
-        });
-        let is_over = read.is_err();
-        if filled.send(read).is_err() || is_over {
-            return;
-        }
-    }
-}
-
-struct Reader {
+pub(super) struct Reader<'a> {
+    jobs: &'a Jobs<'a>,
+    options: &'a CopyOptions,
+    cancel: &'a CancellationToken,
+    empty: Receiver<AlignedBuffer>,
+    filled: SyncSender<Result<Filled<'a>, CaptureError>>,
     /// The file that was read last: most windows follow one another.
     open: Option<(PathBuf, LiveFile)>,
 }
 
-impl Reader {
+impl<'a> Reader<'a> {
+    pub(super) fn new(
+        jobs: &'a Jobs<'a>,
+        options: &'a CopyOptions,
+        cancel: &'a CancellationToken,
+        empty: Receiver<AlignedBuffer>,
+        filled: SyncSender<Result<Filled<'a>, CaptureError>>,
+    ) -> Self {
+        Self { jobs, options, cancel, empty, filled, open: None }
+    }
+
+    /// Reads to the end, or until told to leave.
+    pub(super) fn read_ahead(&mut self, leave: &dyn Fn() -> bool) -> Option<()> {
+        while !leave() {
+            let Ok(mut buffer) = self.empty.recv() else { return Some(()) };
+            if self.cancel.is_cancelled() {
+                let _ = self.filled.send(Err(CaptureError::Cancelled));
+                return Some(());
+            }
+            let Some((space, window_no)) = self.jobs.take() else { return Some(()) };
+            let page_size = space.flags.physical_size();
+            let first = u64::from(window_no) * (WINDOW_BYTES / u64::from(page_size.bytes()));
+            let first_page = PageNo(u32::try_from(first).unwrap_or(u32::MAX));
+            let read = self.window(space, first_page, &mut buffer);
+            let read = read.map(|bytes| Filled { space, window_no, first_page, buffer, bytes });
+            let is_over = read.is_err();
+            if self.filled.send(read).is_err() || is_over {
+                return Some(());
+            }
+        }
+        None
+    }
+
     /// Fills the buffer with a window's pages, from all files that hold some of them; says how many bytes those are.
     fn window(
         &mut self,
@@ -133,11 +143,19 @@ impl Reader {
             Some((open, file)) if open == path => file,
             _ => LiveFile::open(path).map_err(CaptureError::io("open", path))?,
         };
-        let count = file.read(target, offset).map_err(CaptureError::io("read", path))?;
-        self.open = Some((path.to_path_buf(), file));
-        if count < target.len() {
-            return Err(CaptureError::FileShrank { path: path.to_path_buf() });
+        // A polite copy never has more on its way than a query that comes now can wait for.
+        let piece = if self.options.polite.is_some() { PIECE_BYTES } else { target.len().max(1) };
+        let mut at = offset;
+        for target in target.chunks_mut(piece) {
+            let count = file.read(target, at).map_err(CaptureError::io("read", path))?;
+            if count < target.len() {
+                return Err(CaptureError::FileShrank { path: path.to_path_buf() });
+            }
+            let bytes = u64::try_from(count).unwrap_or(0);
+            self.options.throttle.take(bytes, self.cancel);
+            at = at.saturating_add(bytes);
         }
+        self.open = Some((path.to_path_buf(), file));
         Ok(())
     }
 }

@@ -13,13 +13,15 @@ use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::ahead::{BUFFERS, Filled, Jobs, read_ahead};
+use super::ahead::{BUFFERS, Filled, Jobs, Reader};
 use super::plan::{CopyPlan, PlannedSpace};
+use super::polite::{DiskProbe, Politeness, govern};
 use super::read::LiveFile;
 use super::throttle::Throttle;
 use super::window::{WINDOW_BYTES, Window, WindowSink};
@@ -33,7 +35,7 @@ use crate::innodb::page::{
 use crate::innodb::space::TablespaceKey;
 use crate::innodb::space::header::SpaceHeader;
 use crate::util::direct::{ALIGNMENT, AlignedBuffer};
-use crate::util::priority::give_way;
+use crate::util::priority::{give_way, step_back};
 
 /// How often a bad page is read before it is called corrupt.
 const MAX_READS: u32 = 10;
@@ -49,6 +51,8 @@ pub struct CopyOptions {
     pub keyring: Option<Arc<Keyring>>,
     /// Copy encrypted pages whose key is missing; else such a page ends the copy.
     pub copy_unverified: bool,
+    /// Copy only as fast as the server does not notice.
+    pub polite: Option<Politeness>,
 }
 
 /// Hears how the copy goes on, from all threads.
@@ -82,9 +86,25 @@ pub fn copy_spaces(
     observer: &dyn CopyObserver,
     cancel: &CancellationToken,
 ) -> Result<CopySummary, CaptureError> {
-    let shared =
-        Shared { jobs: Jobs::new(plan), options, observer, keys: Mutex::default(), cancel: cancel.child_token() };
+    let shared = Shared {
+        jobs: Jobs::new(plan),
+        options,
+        observer,
+        keys: Mutex::default(),
+        cancel: cancel.child_token(),
+        roused: AtomicBool::new(options.polite.is_none()),
+    };
+    let probe = options.polite.as_ref().map(|polite| (polite, DiskProbe::open(polite)));
+    let (probe, polite) = match probe {
+        Some((polite, probe)) => (Some(probe.map_err(CaptureError::io("open", &polite.redo_dir))?), Some(polite)),
+        None => (None, None),
+    };
+    let over = CancellationToken::new();
     let outcomes: Vec<Result<CopySummary, CaptureError>> = std::thread::scope(|scope| {
+        let _over = over.clone().drop_guard();
+        if let (Some(polite), Some(probe)) = (polite, probe) {
+            scope.spawn(|| govern(polite, probe, &options.throttle, &shared.roused, &over));
+        }
         let start = |sink| scope.spawn(|| copy_some(&shared, sink));
         let threads: Vec<_> = sinks.into_iter().map(start).collect();
         threads.into_iter().map(|thread| thread.join().unwrap_or(Err(CaptureError::Panicked))).collect()
@@ -123,12 +143,37 @@ struct Shared<'a> {
     observer: &'a dyn CopyObserver,
     keys: Mutex<HashMap<SpaceId, Arc<TablespaceKey>>>,
     cancel: CancellationToken,
+    /// The idle class is not, or no more, for this copy.
+    roused: AtomicBool,
+}
+
+impl Shared<'_> {
+    fn is_roused(&self) -> bool {
+        self.roused.load(Ordering::Relaxed)
+    }
+
+    /// Runs `turn` on a thread of the class that the copy is in now, and again on another if it was told to leave: the
+    /// copy left the idle class, which no thread can.
+    fn in_class<T: Send>(
+        &self,
+        mut turn: impl FnMut(&dyn Fn() -> bool) -> Option<T> + Send,
+    ) -> Result<T, CaptureError> {
+        loop {
+            let is_idle = !self.is_roused();
+            let run = || {
+                if is_idle { step_back() } else { give_way() }
+                turn(&|| is_idle && self.is_roused())
+            };
+            let outcome = std::thread::scope(|scope| scope.spawn(run).join()).map_err(|_| CaptureError::Panicked)?;
+            if let Some(outcome) = outcome {
+                return Ok(outcome);
+            }
+        }
+    }
 }
 
 /// One worker and its reader.
 fn copy_some(shared: &Shared<'_>, sink: Box<dyn WindowSink>) -> Result<CopySummary, CaptureError> {
-    // The reader is started by this thread and inherits it. The follower and who sends to the store do not.
-    give_way();
     // Both have room for all buffers there are: a send never waits.
     let (give_back, empty) = sync_channel(BUFFERS);
     let (hand_over, filled) = sync_channel(BUFFERS);
@@ -136,14 +181,19 @@ fn copy_some(shared: &Shared<'_>, sink: Box<dyn WindowSink>) -> Result<CopySumma
         let _ = give_back.send(AlignedBuffer::new(usize::try_from(WINDOW_BYTES).unwrap_or(0)));
     }
     let outcome = std::thread::scope(|scope| {
-        let throttle = &*shared.options.throttle;
-        let reader = scope.spawn(move || read_ahead(&shared.jobs, throttle, &shared.cancel, &empty, &hand_over));
-        let copied = Worker::new(shared).copy_all(filled, give_back, sink);
+        let reader = scope.spawn(move || {
+            let mut reader = Reader::new(&shared.jobs, shared.options, &shared.cancel, empty, hand_over);
+            shared.in_class(|leave| reader.read_ahead(leave))
+        });
+        let mut worker = Worker::new(shared, filled, give_back, sink);
+        let copied = shared.in_class(|leave| worker.copy_all(leave)).flatten();
         if copied.is_err() {
             shared.cancel.cancel();
         }
-        // A reader that died looks to the worker like one that has read all; it is not.
-        reader.join().map_err(|_| CaptureError::Panicked).and(copied)
+        // The worker's ends of the channels go: that is how its reader learns of the end. A reader that died looks to
+        // the worker like one that has read all; it is not.
+        let Worker { sink, summary, .. } = worker;
+        reader.join().map_err(|_| CaptureError::Panicked).flatten().and(copied.map(|()| (sink, summary)))
     });
     let outcome = outcome.and_then(|(sink, summary)| sink.finish().map(|()| summary).map_err(CaptureError::Sink));
     if outcome.is_err() {
@@ -154,6 +204,9 @@ fn copy_some(shared: &Shared<'_>, sink: Box<dyn WindowSink>) -> Result<CopySumma
 
 struct Worker<'a> {
     shared: &'a Shared<'a>,
+    filled: Receiver<Result<Filled<'a>, CaptureError>>,
+    give_back: SyncSender<AlignedBuffer>,
+    sink: Box<dyn WindowSink>,
     /// The window that is worked on.
     buffer: AlignedBuffer,
     again: AlignedBuffer,
@@ -163,9 +216,17 @@ struct Worker<'a> {
 }
 
 impl<'a> Worker<'a> {
-    fn new(shared: &'a Shared<'a>) -> Self {
+    fn new(
+        shared: &'a Shared<'a>,
+        filled: Receiver<Result<Filled<'a>, CaptureError>>,
+        give_back: SyncSender<AlignedBuffer>,
+        sink: Box<dyn WindowSink>,
+    ) -> Self {
         Self {
             shared,
+            filled,
+            give_back,
+            sink,
             buffer: AlignedBuffer::new(0),
             again: AlignedBuffer::new((64 << 10) + 2 * ALIGNMENT),
             scratch: PageScratch::default(),
@@ -174,28 +235,27 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Works on windows until none follows.
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "it ends with the worker: that is how its reader learns of the end"
-    )]
-    fn copy_all(
-        mut self,
-        filled: Receiver<Result<Filled<'_>, CaptureError>>,
-        give_back: SyncSender<AlignedBuffer>,
-        mut sink: Box<dyn WindowSink>,
-    ) -> Result<(Box<dyn WindowSink>, CopySummary), CaptureError> {
-        for window in filled {
-            let Filled { space, window_no, first_page, buffer, bytes } = window?;
-            if self.shared.cancel.is_cancelled() {
-                return Err(CaptureError::Cancelled);
+    /// Works on windows until none follows, or until told to leave.
+    fn copy_all(&mut self, leave: &dyn Fn() -> bool) -> Option<Result<(), CaptureError>> {
+        while !leave() {
+            let Ok(window) = self.filled.recv() else { return Some(Ok(())) };
+            if let Err(error) = window.and_then(|window| self.copy(window)) {
+                return Some(Err(error));
             }
-            self.buffer = buffer;
-            self.copy_window(space, window_no, first_page, bytes, sink.as_mut())?;
-            // A reader that has read all takes none back.
-            let _ = give_back.send(std::mem::replace(&mut self.buffer, AlignedBuffer::new(0)));
         }
-        Ok((sink, self.summary))
+        None
+    }
+
+    fn copy(&mut self, window: Filled<'_>) -> Result<(), CaptureError> {
+        let Filled { space, window_no, first_page, buffer, bytes } = window;
+        if self.shared.cancel.is_cancelled() {
+            return Err(CaptureError::Cancelled);
+        }
+        self.buffer = buffer;
+        self.copy_window(space, window_no, first_page, bytes)?;
+        // A reader that has read all takes none back.
+        let _ = self.give_back.send(std::mem::replace(&mut self.buffer, AlignedBuffer::new(0)));
+        Ok(())
     }
 
     fn copy_window(
@@ -204,7 +264,6 @@ impl<'a> Worker<'a> {
         window_no: u32,
         first_page: PageNo,
         bytes: usize,
-        sink: &mut dyn WindowSink,
     ) -> Result<(), CaptureError> {
         self.verify_window(space, first_page, bytes)?;
         let window = Window {
@@ -215,7 +274,7 @@ impl<'a> Worker<'a> {
             pages: self.buffer.bytes().get(..bytes).unwrap_or_default(),
             zero: &self.zero,
         };
-        sink.window(&window).map_err(CaptureError::Sink)?;
+        self.sink.window(&window).map_err(CaptureError::Sink)?;
         let bytes = u64::try_from(bytes).unwrap_or(0);
         self.summary.bytes += bytes;
         self.shared.observer.bytes_read(bytes);
@@ -398,6 +457,7 @@ mod tests {
             throttle: Arc::new(Throttle::new(None)),
             keyring: None,
             copy_unverified: false,
+            polite: None,
         }
     }
 

@@ -13,6 +13,7 @@ pub mod copier;
 pub mod follower;
 pub mod keys;
 pub mod plan;
+pub mod polite;
 pub mod read;
 pub mod redo_dir;
 pub mod spool;
@@ -36,6 +37,7 @@ pub use keys::{redo_master_key, space_master_keys};
 pub use plan::{
     CopyPlan, FileKind, PlannedFile, PlannedSpace, RegisteredFile, SourceLayout, SpacePiece, SystemFile, plan_copy,
 };
+pub use polite::{Activity, LEAST_PACE, Politeness};
 pub use spool::{Spool, SpooledFile, check_room, spool_files};
 pub use throttle::Throttle;
 pub use window::{SinkError, WINDOW_BYTES, Window, WindowSink};

@@ -50,6 +50,10 @@ pub(super) struct Args {
     /// Read so many bytes a second at most from the server's files: 50M
     #[arg(long, value_name = "BYTES/s", value_parser = rate)]
     throttle: Option<u64>,
+    /// Copy only as fast as a busy server does not notice: in the idle class, backing off while its disk answers
+    /// slower than without the copy; 8 MiB a second at least
+    #[arg(long)]
+    polite: bool,
     /// When DDL is made to wait: full, for the whole copy; short, for a moment after it (not there yet)
     #[arg(long, value_name = "POLICY", default_value_t = LockPolicy::default(), value_parser = choice::<LockPolicy>(LockPolicy::NAMES))]
     lock_policy: LockPolicy,
@@ -101,6 +105,7 @@ impl Args {
             encryption_key_files: self.encryption_key_files,
             parallel: self.parallel.unwrap_or_else(default_parallel),
             throttle: self.throttle,
+            polite: self.polite,
             lock_policy: self.lock_policy,
             lock_timeout: self.lock_timeout,
             ddl_wait_budget: self.ddl_wait_budget.0,
@@ -226,7 +231,7 @@ mod tests {
             "--store s3://bucket/prefix --name nightly --host db --port 3307 --user u --password-file pw \
              --ssl-mode verify-identity --ssl-ca ca --ssl-cert cert --ssl-key key --ssl-server-name name --datadir /d \
              --keyring-file kr --encrypted-pages copy-unverified --incremental-from auto --compression zstd:3 \
-             --encryption-key-file k1 --encryption-key-file k2 --parallel 3 --throttle 50M --lock-policy short \
+             --encryption-key-file k1 --encryption-key-file k2 --parallel 3 --throttle 50M --polite --lock-policy short \
              --lock-timeout 7 --ddl-wait-budget unlimited --non-transactional skip --redo-consumer off --spool-dir /sp \
              --spool-bytes 1G --allow-untested-server -o json",
         );
@@ -246,7 +251,7 @@ mod tests {
         assert_eq!(options.incremental_from, Some(IncrementalFrom::Auto));
         assert_eq!(options.compression.to_string(), "zstd:3");
         assert_eq!(options.encryption_key_files, [PathBuf::from("k1"), PathBuf::from("k2")]);
-        assert_eq!((options.parallel.get(), options.throttle), (3, Some(50 << 20)));
+        assert_eq!((options.parallel.get(), options.throttle, options.polite), (3, Some(50 << 20), true));
         assert_eq!(options.lock_policy, LockPolicy::Short);
         assert_eq!((options.lock_timeout, options.ddl_wait_budget), (Duration::from_secs(7), None));
         assert_eq!(options.non_transactional, NonTransactional::Skip);

@@ -127,6 +127,9 @@ impl LogStatus {
     }
 }
 
+const STATUS: &str = "SHOW GLOBAL STATUS WHERE Variable_name LIKE 'Innodb\\_redo\\_log\\_%' \
+                      OR Variable_name = 'Innodb_data_reads'";
+
 /// How far the redo log is, without stopping anything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RedoStatus {
@@ -136,6 +139,8 @@ pub struct RedoStatus {
     pub flushed_lsn: Lsn,
     /// The end of the log in memory.
     pub current_lsn: Lsn,
+    /// Reads of data files so far; `None` where the server does not say.
+    pub data_reads: Option<u64>,
     /// How much redo the server keeps at most, now; `None` where it does not say.
     pub capacity_bytes: Option<u64>,
     /// False after `ALTER INSTANCE DISABLE INNODB REDO_LOG`.
@@ -146,7 +151,7 @@ impl RedoStatus {
     /// Asks the server.
     pub async fn read(session: &mut Session) -> Result<Self, MysqlError> {
         let act = "read the state of the redo log";
-        let rows = session.rows(act, "SHOW GLOBAL STATUS LIKE 'Innodb\\_redo\\_log\\_%'").await?;
+        let rows = session.rows(act, STATUS).await?;
         let find = |name: &str| {
             let found = rows.iter().find(|row| row.text_or_empty(0).eq_ignore_ascii_case(name));
             found.ok_or_else(|| MysqlError::failed(act, format!("the server has no status {name}")))
@@ -155,6 +160,7 @@ impl RedoStatus {
             checkpoint_lsn: find("Innodb_redo_log_checkpoint_lsn")?.parse(act, 1)?,
             flushed_lsn: find("Innodb_redo_log_flushed_to_disk_lsn")?.parse(act, 1)?,
             current_lsn: find("Innodb_redo_log_current_lsn")?.parse(act, 1)?,
+            data_reads: find("Innodb_data_reads").ok().and_then(|row| row.parse(act, 1).ok()),
             capacity_bytes: find("Innodb_redo_log_capacity_resized").ok().and_then(|row| row.parse(act, 1).ok()),
             enabled: find("Innodb_redo_log_enabled")?.text_or_empty(1).eq_ignore_ascii_case("ON"),
         })

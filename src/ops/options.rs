@@ -170,6 +170,8 @@ pub struct BackupOptions {
     pub parallel: NonZeroUsize,
     /// Bytes a second that are read from the server's files at most.
     pub throttle: Option<u64>,
+    /// Copy only as fast as a busy server does not notice.
+    pub polite: bool,
     /// When the backup lock is taken.
     pub lock_policy: LockPolicy,
     /// How long to try for a lock.
@@ -216,6 +218,7 @@ impl BackupOptions {
             encryption_key_files: Vec::new(),
             parallel: default_parallel(),
             throttle: None,
+            polite: false,
             lock_policy: LockPolicy::default(),
             lock_timeout: Self::DEFAULT_LOCK_TIMEOUT,
             ddl_wait_budget: Some(Self::DEFAULT_DDL_WAIT_BUDGET),

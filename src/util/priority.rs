@@ -1,6 +1,9 @@
 //! The priority of threads: heavy work gives way to the database.
 
 use rustix::process::{getpriority_process, setpriority_process};
+use thread_priority::{
+    NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy, set_thread_priority_and_policy, thread_native_id,
+};
 
 /// How much nicer such a thread is: where cores are scarce it gets about a third of what a normal thread gets. With much
 /// less, whatever else runs on the machine would prolong the backup, and with it the time in which DDL waits.
@@ -17,9 +20,39 @@ pub fn give_way() {
     }
 }
 
+/// Puts the calling thread into the idle class: it runs when nobody else wants to, and the kernel serves its I/O last,
+/// where the disk's scheduler knows classes. There is no way back for a thread without privileges; those that it
+/// starts inherit the class. Where it is refused, the thread gives way as others do.
+pub fn step_back() {
+    let idle = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
+    if let Err(error) = set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, idle)
+        && !is_idle()
+    {
+        tracing::debug!(?error, "a thread cannot be put into the idle class");
+        give_way();
+    }
+}
+
+/// Whether the calling thread is in the idle class. The class is set first, and what comes after it may be refused.
+fn is_idle() -> bool {
+    let idle = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
+    thread_priority::thread_schedule_policy().is_ok_and(|policy| policy == idle)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_the_calling_thread_steps_back() {
+        assert!(!is_idle());
+        let stepped = std::thread::spawn(|| {
+            step_back();
+            is_idle()
+        });
+        assert!(stepped.join().unwrap());
+        assert!(!is_idle());
+    }
 
     #[test]
     fn only_the_calling_thread_gives_way() {

@@ -27,7 +27,9 @@ use std::time::Instant;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::capture::{CopyOptions, Throttle, plan_copy, redo_master_key, space_master_keys, spool_files};
+use crate::capture::{
+    Activity, CopyOptions, LEAST_PACE, Politeness, Throttle, plan_copy, redo_master_key, space_master_keys, spool_files,
+};
 use crate::mysql::{BackupLock, ConnectOptions, DdlWatch, Session};
 use crate::ops::blocking;
 use crate::ops::context::Context;
@@ -88,6 +90,7 @@ async fn copy_instance(
 ) -> Result<Copied, Error> {
     let stop = guards.token();
     let throttle = Arc::new(Throttle::new(options.throttle));
+    let activity = Arc::new(Activity::default());
 
     ctx.progress.step("lock");
     let unlocked = CancellationToken::new();
@@ -101,7 +104,7 @@ async fn copy_instance(
 
     // Not before: who waits for a lock takes no redo, and a consumer that takes none would stall the server.
     let consumer = redo::register_consumer(options, ctx).await?;
-    let redo = RedoCapture::start(ctx, options, source, destination, attempt, consumer, &throttle, guards).await?;
+    let redo = RedoCapture::start(ctx, options, source, destination, attempt, consumer, (&throttle, &activity), guards).await?;
     let registered = source.registered_files(options).await?;
     let layout = source.layout.clone();
     let plan = Arc::new(blocking(move || Ok(plan_copy(&layout, &registered)?)).await?);
@@ -114,6 +117,7 @@ async fn copy_instance(
         throttle: Arc::clone(&throttle),
         keyring: source.keyring.clone(),
         copy_unverified: options.encrypted_pages == EncryptedPages::CopyUnverified,
+        polite: options.polite.then(|| politeness(source, activity)),
     };
     let pages = {
         let (plan, writer, progress) = (Arc::clone(&plan), attempt.writer(), Arc::clone(&ctx.progress));
@@ -147,6 +151,13 @@ async fn copy_instance(
     let stored = files::store(ctx, attempt, source, &plan, selected, dictionary, cut, stop).await?;
     let backup_lock = times.backup_lock;
     Ok(Copied { pages, captured, redo_bytes, stored, master_keys, backup_lock, global_read_lock, ddl_wait })
+}
+
+/// What a polite copy listens to.
+fn politeness(source: &Source, activity: Arc<Activity>) -> Politeness {
+    let layout = &source.layout;
+    let data_file = layout.system_files.first().map_or_else(|| layout.datadir.join("mysql.ibd"), |file| file.path.clone());
+    Politeness { redo_dir: layout.redo_dir.clone(), data_file, activity, least_pace: LEAST_PACE }
 }
 
 async fn unless_cancelled<T>(ctx: &Context, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {

@@ -16,7 +16,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::archive::ArchiveWriter;
-use crate::capture::{CapturedRedo, FollowOptions, RedoFollower, Spool, Throttle};
+use crate::capture::{Activity, CapturedRedo, FollowOptions, RedoFollower, Spool, Throttle};
 use crate::innodb::lsn::Lsn;
 use crate::innodb::redo::SpacesNamed;
 use crate::mysql::{ConnectOptions, RedoConsumer, RedoStatus, Registration, Session};
@@ -76,7 +76,7 @@ impl RedoCapture {
         destination: &Destination,
         attempt: &Attempt,
         consumer: Option<RedoConsumer>,
-        throttle: &Arc<Throttle>,
+        (throttle, activity): (&Arc<Throttle>, &Arc<Activity>),
         guards: &Guards,
     ) -> Result<Self, Error> {
         let stop = guards.token().clone();
@@ -96,6 +96,8 @@ impl RedoCapture {
             consumer,
             spool: destination.spool(),
             throttle: Arc::clone(throttle),
+            activity: Arc::clone(activity),
+            last: None,
             capacity: source.info.redo_capacity_bytes,
             progress: Arc::clone(&ctx.progress),
             server: options.server.clone(),
@@ -222,12 +224,27 @@ fn upload(follower: &RedoFollower, writer: &ArchiveWriter, stop: &CancellationTo
     }
 }
 
+/// Less redo between two looks is the server's own housekeeping.
+const REST_REDO_BYTES: u64 = 16 << 10;
+/// Fewer reads between two looks slow nobody down.
+const REST_READS: u64 = 16;
+
+/// Whether the server did nothing to speak of between two looks: then nobody notices how busy its disk is.
+fn is_at_rest(last: &RedoStatus, now: &RedoStatus) -> bool {
+    let written = now.current_lsn.saturating_since(last.current_lsn);
+    let read = now.data_reads.zip(last.data_reads).map_or(u64::MAX, |(now, last)| now.saturating_sub(last));
+    written < REST_REDO_BYTES && read < REST_READS
+}
+
 /// Looks at the server's redo once in a while.
 struct Watcher {
     follower: Arc<RedoFollower>,
     consumer: Option<RedoConsumer>,
     spool: Arc<Spool>,
     throttle: Arc<Throttle>,
+    activity: Arc<Activity>,
+    /// What was seen at the last look.
+    last: Option<RedoStatus>,
     capacity: u64,
     progress: Arc<dyn Progress>,
     server: ConnectOptions,
@@ -251,6 +268,7 @@ impl Watcher {
             self.capacity = status.capacity_bytes.unwrap_or(self.capacity);
             let lag = status.flushed_lsn.saturating_since(position);
             self.progress.redo_lag(lag);
+            self.activity.set_at_rest(self.last.replace(status).is_some_and(|last| is_at_rest(&last, &status)));
             if !lifted && lag > self.capacity / 4 {
                 lifted = true;
                 self.throttle.lift();
@@ -305,5 +323,28 @@ impl Watcher {
         } else {
             self.progress.message("the server ended the registration as redo consumer; redo may now be overwritten");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_is_at_rest_that_neither_writes_nor_reads() {
+        let status = |lsn, data_reads| RedoStatus {
+            checkpoint_lsn: Lsn::ZERO,
+            flushed_lsn: Lsn::ZERO,
+            current_lsn: Lsn::new(lsn),
+            data_reads,
+            capacity_bytes: None,
+            enabled: true,
+        };
+        let last = status(1 << 20, Some(100));
+        assert!(is_at_rest(&last, &status(1 << 20, Some(100))));
+        assert!(is_at_rest(&last, &status((1 << 20) + 700, Some(103))));
+        assert!(!is_at_rest(&last, &status((1 << 20) + 50_000, Some(100))), "it writes");
+        assert!(!is_at_rest(&last, &status(1 << 20, Some(500))), "it reads");
+        assert!(!is_at_rest(&last, &status(1 << 20, None)), "it does not say");
     }
 }
