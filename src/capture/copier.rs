@@ -12,8 +12,8 @@
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -161,7 +161,11 @@ impl Shared<'_> {
         loop {
             let is_idle = !self.is_roused();
             let run = || {
-                if is_idle { step_back() } else { give_way() }
+                if is_idle {
+                    step_back()
+                } else {
+                    give_way()
+                }
                 turn(&|| is_idle && self.is_roused())
             };
             let outcome = std::thread::scope(|scope| scope.spawn(run).join()).map_err(|_| CaptureError::Panicked)?;

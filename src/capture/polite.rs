@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   every 5 s   hold the copy for a moment, listen     how long the disk takes when only the server uses it: calm
-//!   20 times/s  listen while the copy runs             median of 5 above calm by a quarter? pace x 3/4 : pace x 9/8
+//!   20 times/s  listen while the copy runs             median of 7 above calm by a tenth? pace x 3/4 : pace x 9/8
 //!               server at rest (no redo, no reads)     no pace at all
 //!               less than the floor for 10 s           copying threads leave the idle class
 //! ```
@@ -37,10 +37,11 @@ const LISTEN_EVERY: Duration = Duration::from_millis(50);
 const CALM_EVERY: Duration = Duration::from_secs(5);
 /// What is on its way when the copy is held has arrived after that.
 const SILENCE: Duration = Duration::from_millis(60);
-const CALM_SAMPLES: usize = 7;
-const SAMPLES: usize = 5;
+const CALM_SAMPLES: usize = 9;
+const SAMPLES: usize = 7;
 /// A difference that nobody notices, whatever the ratio.
-const NOTHING: Duration = Duration::from_micros(100);
+const NOTHING: Duration = Duration::from_micros(50);
+const SPEED_OVER: Duration = Duration::from_millis(300);
 const FLOOR_WATCH: Duration = Duration::from_secs(10);
 
 /// What a polite copy must know of the server.
@@ -137,13 +138,21 @@ impl Governor {
         self.heard.clear();
     }
 
-    /// What the disk takes while the copy runs; gives the pace that follows.
-    fn hear(&mut self, latency: Duration) -> u64 {
+    /// What the disk takes while the copy runs, which makes so many bytes a second; gives the pace that follows. A pace
+    /// that is not used up does not grow: something else bounds the copy, and what a higher one does is not known.
+    fn hear(&mut self, latency: Duration, copied: u64) -> u64 {
         self.heard.push_back(latency);
         let Some(calm) = self.calm.filter(|_| self.heard.len() >= SAMPLES) else { return self.pace };
-        let is_slow = median(self.heard.make_contiguous()).is_some_and(|heard| heard > calm + calm / 4 + NOTHING);
+        let is_slow = median(self.heard.make_contiguous()).is_some_and(|heard| heard > calm + calm / 10 + NOTHING);
         self.heard.clear();
-        self.pace = if is_slow { self.pace / 4 * 3 } else { self.pace / 8 * 9 }.clamp(self.least, MOST_PACE);
+        let wanted = if is_slow {
+            self.pace.min(copied.saturating_mul(2)) / 4 * 3
+        } else if copied > self.pace / 2 {
+            self.pace / 8 * 9
+        } else {
+            self.pace
+        };
+        self.pace = wanted.clamp(self.least, MOST_PACE.max(self.least));
         self.slowest = self.slowest.min(self.pace);
         self.pace
     }
@@ -165,6 +174,7 @@ pub(super) fn govern(
     let _freed = Freed(throttle);
     let mut governor = Governor::new(politeness.least_pace);
     let mut floor = FloorWatch::new(politeness.least_pace, throttle);
+    let mut speed = Speed { since: Instant::now(), taken: throttle.taken(), rate: 0 };
     let mut calm_at = None::<Instant>;
     while !done.is_cancelled() {
         if floor.is_missed(throttle) && !roused.swap(true, Ordering::Relaxed) {
@@ -184,7 +194,8 @@ pub(super) fn govern(
             outcome
         } else {
             std::thread::sleep(LISTEN_EVERY);
-            probe.listen().map(|latency| throttle.set_pace(Some(governor.hear(latency))))
+            let copied = speed.since_last(throttle);
+            probe.listen().map(|latency| throttle.set_pace(Some(governor.hear(latency, copied))))
         };
         if let Err(error) = outcome {
             // Not to hear how the server does is no reason to hurt it.
@@ -217,6 +228,26 @@ impl Drop for Freed<'_> {
     }
 }
 
+/// Bytes a second that are copied, over the last second or so.
+struct Speed {
+    since: Instant,
+    taken: u64,
+    rate: u64,
+}
+
+impl Speed {
+    fn since_last(&mut self, throttle: &Throttle) -> u64 {
+        let elapsed = self.since.elapsed();
+        if elapsed > SPEED_OVER {
+            let moved = throttle.taken().saturating_sub(self.taken);
+            let rate = u128::from(moved) * 1000 / elapsed.as_millis().max(1);
+            *self =
+                Self { since: Instant::now(), taken: throttle.taken(), rate: u64::try_from(rate).unwrap_or(u64::MAX) };
+        }
+        self.rate
+    }
+}
+
 /// Sees when the copy falls behind its floor for long, which in the idle class is a matter of processors.
 struct FloorWatch {
     least: u64,
@@ -236,5 +267,134 @@ impl FloorWatch {
         let (moved, time) = (throttle.taken().saturating_sub(self.taken), self.since.elapsed().as_secs());
         *self = Self::new(self.least, throttle);
         moved < self.least.saturating_mul(time) / 2
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CALM: Duration = Duration::from_millis(1);
+    const FAST: u64 = u64::MAX / 4;
+
+    fn governor() -> Governor {
+        let mut governor = Governor::new(LEAST_PACE);
+        governor.set_calm(&mut [CALM; CALM_SAMPLES]);
+        governor
+    }
+
+    fn hear(governor: &mut Governor, latency: Duration, copied: u64) -> u64 {
+        (0..SAMPLES).map(|_| governor.hear(latency, copied)).last().unwrap()
+    }
+
+    #[test]
+    fn a_slower_disk_means_a_slower_copy_down_to_the_floor_and_no_further() {
+        let mut governor = governor();
+        let mut last = governor.pace;
+        while last > LEAST_PACE {
+            let pace = hear(&mut governor, CALM * 3, FAST);
+            assert!(pace < last, "{pace} after {last}");
+            last = pace;
+        }
+        assert_eq!(hear(&mut governor, CALM * 100, FAST), LEAST_PACE);
+        assert_eq!(governor.slowest, LEAST_PACE);
+    }
+
+    #[test]
+    fn a_disk_that_answers_as_ever_lets_the_copy_grow_but_only_while_it_uses_its_pace() {
+        let mut governor = governor();
+        let first = governor.pace;
+        let grown = hear(&mut governor, CALM, FAST);
+        assert!(grown > first);
+        assert_eq!(hear(&mut governor, CALM, grown / 4), grown);
+        for _ in 0..200 {
+            hear(&mut governor, CALM, FAST);
+        }
+        assert_eq!(governor.pace, MOST_PACE);
+    }
+
+    #[test]
+    fn one_slow_answer_means_nothing() {
+        let mut governor = governor();
+        let first = governor.pace;
+        for index in 0..SAMPLES {
+            governor.hear(if index == 2 { CALM * 50 } else { CALM }, FAST);
+        }
+        assert!(governor.pace > first);
+    }
+
+    /// A disk that is slow whenever something was copied since it was asked last.
+    struct Touchy<'a>(&'a Throttle, u64);
+
+    impl Probe for Touchy<'_> {
+        fn listen(&mut self) -> io::Result<Duration> {
+            let is_busy = self.0.taken() != std::mem::replace(&mut self.1, self.0.taken());
+            Ok(if is_busy { CALM * 10 } else { CALM })
+        }
+    }
+
+    #[test]
+    fn a_copy_that_hurts_is_slowed_down_and_freed_at_the_end() {
+        let throttle = Throttle::new(None);
+        let dir = tempfile::tempdir().unwrap();
+        let politeness = Politeness {
+            redo_dir: dir.path().into(),
+            data_file: dir.path().join("ibdata1"),
+            activity: std::sync::Arc::default(),
+            least_pace: LEAST_PACE,
+        };
+        let (done, over) = (CancellationToken::new(), CancellationToken::new());
+        std::thread::scope(|scope| {
+            scope.spawn(|| govern(&politeness, Touchy(&throttle, 0), &throttle, &AtomicBool::new(false), &done));
+            scope.spawn(|| {
+                while !over.is_cancelled() {
+                    throttle.take(64 << 10, &over);
+                    std::thread::sleep(Duration::from_micros(200));
+                }
+            });
+            // However long it takes: it comes down to the floor, and is never below.
+            while throttle.pace() != Some(LEAST_PACE) {
+                assert!(throttle.pace().is_none_or(|pace| pace >= LEAST_PACE));
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            politeness.activity.set_at_rest(true);
+            while throttle.pace().is_some() {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            politeness.activity.set_at_rest(false);
+            done.cancel();
+            over.cancel();
+        });
+        assert_eq!(throttle.pace(), None, "whoever still takes is not left waiting");
+    }
+
+    #[test]
+    fn a_copy_that_gets_nowhere_leaves_the_idle_class() {
+        let throttle = Throttle::new(None);
+        let mut watch = FloorWatch::new(LEAST_PACE, &throttle);
+        assert!(!watch.is_missed(&throttle), "not at once");
+        watch.since = Instant::now().checked_sub(FLOOR_WATCH).unwrap();
+        assert!(watch.is_missed(&throttle));
+        watch.since = Instant::now().checked_sub(FLOOR_WATCH).unwrap();
+        throttle.take(LEAST_PACE * 20, &CancellationToken::new());
+        assert!(!watch.is_missed(&throttle));
+    }
+
+    #[test]
+    fn the_disk_of_the_newest_redo_file_is_listened_to() {
+        let dir = tempfile::tempdir().unwrap();
+        let politeness = Politeness {
+            redo_dir: dir.path().into(),
+            data_file: dir.path().join("ibdata1"),
+            activity: std::sync::Arc::default(),
+            least_pace: LEAST_PACE,
+        };
+        assert!(DiskProbe::open(&politeness).is_err(), "no redo file");
+        for name in ["#ib_redo9", "#ib_redo10", "#ib_redo11_tmp"] {
+            fs::write(dir.path().join(name), vec![0; 8192]).unwrap();
+        }
+        assert_eq!(newest_redo_file(dir.path()).unwrap(), dir.path().join("#ib_redo10"));
+        fs::write(&politeness.data_file, vec![0; 8192]).unwrap();
+        DiskProbe::open(&politeness).unwrap().listen().unwrap();
     }
 }

@@ -76,14 +76,18 @@ impl Throttle {
 
     /// Bytes a second that count now.
     fn rate(&self) -> Option<u64> {
-        let pace = Some(self.pace.load(Ordering::Relaxed)).filter(|pace| *pace > 0);
-        match (self.limit, pace) {
+        match (self.limit, self.pace()) {
             (Some(limit), Some(pace)) => Some(limit.min(pace)),
             (limit, pace) => limit.or(pace),
         }
     }
 
-    /// Sets the pace in bytes a second, or takes it away. What was taken before is owed at the new pace no longer.
+    /// The pace, if there is one.
+    pub fn pace(&self) -> Option<u64> {
+        Some(self.pace.load(Ordering::Relaxed)).filter(|pace| *pace > 0)
+    }
+
+    /// Sets the pace in bytes a second, or takes it away.
     pub fn set_pace(&self, pace: Option<u64>) {
         self.pace.store(pace.unwrap_or(0), Ordering::Relaxed);
     }

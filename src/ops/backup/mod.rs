@@ -104,7 +104,8 @@ async fn copy_instance(
 
     // Not before: who waits for a lock takes no redo, and a consumer that takes none would stall the server.
     let consumer = redo::register_consumer(options, ctx).await?;
-    let redo = RedoCapture::start(ctx, options, source, destination, attempt, consumer, (&throttle, &activity), guards).await?;
+    let redo = RedoCapture::start(ctx, options, source, destination, attempt, consumer, (&throttle, &activity), guards)
+        .await?;
     let registered = source.registered_files(options).await?;
     let layout = source.layout.clone();
     let plan = Arc::new(blocking(move || Ok(plan_copy(&layout, &registered)?)).await?);
@@ -156,7 +157,8 @@ async fn copy_instance(
 /// What a polite copy listens to.
 fn politeness(source: &Source, activity: Arc<Activity>) -> Politeness {
     let layout = &source.layout;
-    let data_file = layout.system_files.first().map_or_else(|| layout.datadir.join("mysql.ibd"), |file| file.path.clone());
+    let data_file =
+        layout.system_files.first().map_or_else(|| layout.datadir.join("mysql.ibd"), |file| file.path.clone());
     Politeness { redo_dir: layout.redo_dir.clone(), data_file, activity, least_pace: LEAST_PACE }
 }
 
