@@ -66,9 +66,10 @@ async fn a_bucket_tells_another_namespace_what_it_has() -> Result<()> {
         );
         space.apply_object(&first).await?;
         space.succeeded("MySQLBackup", "first").await?;
-        space
-            .apply_object(&with(backup("second", "bucket", &mysql), &json!({ "spec": { "deletionPolicy": "Delete" } })))
-            .await?;
+        let deleted = json!({ "spec": { "deletionPolicy": "Delete" } });
+        space.apply_object(&with(backup("third", "bucket", &mysql), &deleted)).await?;
+        let third = space.succeeded("MySQLBackup", "third").await?;
+        space.apply_object(&backup("second", "bucket", &mysql)).await?;
         let second = space.succeeded("MySQLBackup", "second").await?;
         let told = |backup: &Value| text(backup, "/status/recorded/expirationTime") == until;
         let taken = space.wait("MySQLBackup", "first", "is told to the storage", MINUTES, told).await?;
@@ -86,30 +87,31 @@ async fn a_bucket_tells_another_namespace_what_it_has() -> Result<()> {
             ensure!(plain.pointer("/spec/pinned") == Some(&json!(false)), "{plain}");
             say("shown elsewhere, pin and expiry included");
 
-            // A pin that is set there holds here, too.
+            // A pin that is set there holds here, too, against an expiry that is set here.
             let name = text(&plain, "/metadata/name").to_owned();
             other.patch("MySQLBackup", &name, &json!({ "spec": { "pinned": true } })).await?;
             other.reason("MySQLBackup", &name, "Recorded", "Recorded", MINUTES).await?;
-            space.delete("MySQLBackup", "second").await?;
-            space.gone("MySQLBackup", "second", MINUTES).await?;
-            let id = text(&second, "/status/backupId");
-            let left = bucket.objects("shop").await?;
-            ensure!(left.iter().any(|path| path.contains(id) && path.contains("/data/")), "its data is gone: {left:?}");
+            let past = json!({ "spec": { "expirationTime": "2020-01-01T00:00:00Z" } });
+            space.patch("MySQLBackup", "second", &past).await?;
+            let kept = space.reason("MySQLBackup", "second", "Expired", "Pinned", MINUTES).await?;
+            ensure!(kept.pointer("/spec/pinned") == Some(&json!(true)), "the object does not follow: {kept}");
+            // Without the pin the expiry, of which the other side learns now, is due: there, and so here.
+            other.patch("MySQLBackup", &name, &json!({ "spec": { "pinned": false } })).await?;
+            other.gone("MySQLBackup", &name, MINUTES).await?;
+            let data = |id: &str, paths: Vec<String>| {
+                paths.into_iter().filter(|path| path.contains(id) && !path.ends_with("/manifest.json")).count()
+            };
+            let id = text(&second, "/status/backupId").to_owned();
+            ensure!(data(&id, bucket.objects("shop").await?) == 0, "the data of {id} stays");
+            space.apply_object(&importing(&bucket, "ReadWrite")).await?;
+            space.reason("MySQLBackup", "second", "Restorable", "GoneFromStorage", MINUTES).await?;
+            say("pinned here, expired there: the bucket told both");
 
             // What is deleted there goes here.
-            other
-                .patch("MySQLBackup", &name, &json!({ "spec": { "pinned": false, "deletionPolicy": "Delete" } }))
-                .await?;
-            let unpinned = |backup: &Value| backup.pointer("/status/recorded/pinned") == Some(&json!(false));
-            other.wait("MySQLBackup", &name, "is told to the storage", MINUTES, unpinned).await?;
-            space.apply_object(&importing(&bucket, "ReadWrite")).await?;
-            let back = imported(&space, id).await?;
-            other.delete("MySQLBackup", &name).await?;
-            other.gone("MySQLBackup", &name, MINUTES).await?;
-            space.gone("MySQLBackup", text(&back, "/metadata/name"), MINUTES).await?;
-            let data = |path: &&String| path.contains(id) && !path.ends_with("/manifest.json");
-            let left = bucket.objects("shop").await?;
-            ensure!(left.iter().filter(data).count() == 0, "its data stays: {left:?}");
+            let third = imported(&other, text(&third, "/status/backupId")).await?;
+            space.delete("MySQLBackup", "third").await?;
+            space.gone("MySQLBackup", "third", MINUTES).await?;
+            other.gone("MySQLBackup", text(&third, "/metadata/name"), MINUTES).await?;
             say("deleted in the one, gone in the other");
 
             // What merely disappears is told, and stays.

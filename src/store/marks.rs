@@ -44,23 +44,29 @@ impl Repository {
         }
     }
 
-    /// Sets the marks of a complete backup, and says what they were. What is already so is not written.
-    pub async fn set_marks(&self, id: &BackupId, marks: &Marks) -> Result<Marks, StoreError> {
-        self.change_marks(id, |_| marks.clone()).await
+    /// Changes the marks of a complete backup, and says what they are then. `change` may be asked several times, if
+    /// others change them, too. What is already so is not written.
+    pub async fn update_marks(&self, id: &BackupId, change: impl Fn(&Marks) -> Marks) -> Result<Marks, StoreError> {
+        self.change_marks(id, change).await.map(|(_, after)| after)
     }
 
     /// Pins a complete backup, or takes the pin away; its expiry stays. True if that changed anything.
     pub async fn set_pinned(&self, id: &BackupId, pinned: bool) -> Result<bool, StoreError> {
-        let before = self.change_marks(id, |marks| Marks { pinned, ..marks.clone() }).await?;
+        let (before, _) = self.change_marks(id, |marks| Marks { pinned, ..marks.clone() }).await?;
         Ok(before.pinned != pinned)
     }
 
-    async fn change_marks(&self, id: &BackupId, change: impl Fn(&Marks) -> Marks) -> Result<Marks, StoreError> {
+    /// What they were, and what they are.
+    async fn change_marks(
+        &self,
+        id: &BackupId,
+        change: impl Fn(&Marks) -> Marks,
+    ) -> Result<(Marks, Marks), StoreError> {
         // There is no way back for what is deleted, and nothing to keep of what is not complete.
         self.read_manifest(id).await?;
         let (key, patience) = (self.layout.marks(id), self.client.first());
         let mut tries = 0;
-        let before = loop {
+        let changed = loop {
             tries += 1;
             let found = self.find_marks(id).await?;
             let before = match &found {
@@ -71,7 +77,7 @@ impl Repository {
             let after = change(&before);
             let readable = found.as_ref().is_none_or(|record| self.decode_marks(id, &record.bytes).is_ok());
             if after == before && readable {
-                return Ok(before);
+                return Ok((before, after));
             }
             let bytes = Bytes::from(encode(&after));
             let written = match &found {
@@ -79,19 +85,19 @@ impl Repository {
                 None => self.client.create(&key, bytes.into(), &patience).await,
             };
             match written {
-                Ok(_) => break before,
+                Ok(_) => break (before, after),
                 // Somebody else changed them; or an answer was lost, and the next look finds them as wanted.
                 Err(failed) if tries < SWAP_TRIES && is_overtaken(&failed) => {}
                 // A store without compare-and-swap: the last word counts.
                 Err(failed) if failed.is(Class::Unsupported) => {
                     self.client.put(&key, encode(&after).into(), &patience).await?;
-                    break before;
+                    break (before, after);
                 }
                 Err(failed) => return Err(failed.into()),
             }
         };
         // Written first, looked second: a deletion that did not see the pin is seen here.
-        self.read_manifest(id).await.map(|_| before)
+        self.read_manifest(id).await.map(|_| changed)
     }
 
     async fn find_marks(&self, id: &BackupId) -> Result<Option<Record>, StoreError> {

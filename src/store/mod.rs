@@ -5,7 +5,7 @@
 //!                             ├─ begin ───► Run ── sink (uploads) ── put_key ── prove ── commit ── finish
 //!                             │              └ lease, renewed while it works         └─ or abandon
 //!                             ├─ list, resolve, read_manifest, read_keys, objects (downloads)
-//!                             ├─ read_marks, set_marks, set_pinned
+//!                             ├─ read_marks, update_marks, set_pinned
 //!                             └─ delete, remove_stale
 //! ```
 //!

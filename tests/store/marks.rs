@@ -14,8 +14,10 @@ async fn keep_and_let_go(repository: &stillframe::store::Repository) {
     backup(repository, &kept, None).await;
     backup(repository, &other, None).await;
     assert_eq!(repository.read_marks(&kept).await.unwrap(), Marks::default());
-    assert_eq!(repository.set_marks(&kept, &pinned()).await.unwrap(), Marks::default());
-    assert_eq!(repository.set_marks(&kept, &pinned()).await.unwrap(), pinned(), "what it was");
+    let later = |marks: &Marks| Marks { expiration_time: pinned().expiration_time, ..marks.clone() };
+    assert!(repository.set_pinned(&kept, true).await.unwrap());
+    assert_eq!(repository.update_marks(&kept, later).await.unwrap(), pinned(), "the pin is still there");
+    assert_eq!(repository.update_marks(&kept, later).await.unwrap(), pinned());
     let listed = repository.list().await.unwrap();
     let marks: Vec<&Marks> = listed.iter().map(|stored| &stored.marks).collect();
     assert_eq!(marks, [&pinned(), &Marks::default()]);
@@ -53,10 +55,10 @@ async fn a_pinned_backup_stays_in_a_directory() {
 async fn only_what_is_complete_has_marks() {
     let (repository, _folder) = directory().await;
     let id = id_at("running", 0);
-    let error = repository.set_marks(&id, &pinned()).await.unwrap_err();
+    let error = repository.update_marks(&id, |_| pinned()).await.unwrap_err();
     assert!(matches!(error, StoreError::NotFound { .. }), "{error:?}");
     let run = begin(&repository, &id).await;
-    let error = repository.set_marks(&id, &pinned()).await.unwrap_err();
+    let error = repository.update_marks(&id, |_| pinned()).await.unwrap_err();
     assert!(matches!(error, StoreError::Incomplete { .. }), "{error:?}");
     run.abandon().await;
 }

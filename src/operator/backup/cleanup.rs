@@ -67,6 +67,11 @@ impl Reconciliation<'_> {
             return Ok(Action::requeue(AGAIN));
         }
         let left = left_to_do(self.began(), self.status.has_succeeded(), self.policy());
+        let asked = left_to_do(self.began(), self.status.has_succeeded(), self.asked());
+        if left == Left::Nothing && asked == Left::Remove {
+            let note = "its data stays in the storage: it is pinned".to_owned();
+            apply::event(self.context, self.backup, EventType::Warning, "BackupRetained", note).await;
+        }
         if left == Left::Remove
             && let Err(why) = self.remove(&gathered).await
         {
@@ -113,14 +118,14 @@ impl Reconciliation<'_> {
 
     /// What becomes of a complete backup's data.
     fn policy(&self) -> DeletionPolicy {
-        let spec = &self.backup.spec;
+        if self.backup.spec.pinned { DeletionPolicy::Retain } else { self.asked() }
+    }
+
+    /// What whoever deletes it wants to become of the data.
+    fn asked(&self) -> DeletionPolicy {
         let deleted = self.backup.metadata.deletion_timestamp.as_ref().map(|time| time.0);
         let decided = removal(self.backup).filter(|removal| deleted.is_some_and(|deleted| !removal.is_old(deleted)));
-        match decided {
-            _ if spec.pinned => DeletionPolicy::Retain,
-            Some(removal) => removal.data,
-            None => spec.deletion_policy,
-        }
+        decided.map_or(self.backup.spec.deletion_policy, |removal| removal.data)
     }
 
     fn has_finalizer(&self) -> bool {

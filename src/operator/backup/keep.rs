@@ -7,8 +7,8 @@
 //!                          ├─ the storage says otherwise (another cluster) ─► the object follows the storage
 //!                          └─ else ─► removed with its data
 //! ```
-//! The storage's word counts where this object has said nothing new since it last told it: a pin or a later expiry that
-//! another cluster set is not overrun.
+//! Several clusters may show the same backup. What this object says anew since it last told the storage, counts; of all
+//! else the storage's word, and the object follows: a pin or a later expiry that another cluster set is not overrun.
 
 use std::time::Duration;
 
@@ -105,6 +105,16 @@ fn to_store(marks: &RecordedMarks) -> Marks {
     Marks { pinned: marks.pinned, expiration_time: marks.expiration_time.as_ref().map(|time| time.0) }
 }
 
+/// Pin and expiry after a change on each side of what was known before: each follows whoever changed it, and this side
+/// if both did.
+fn merge(known: &RecordedMarks, ours: &RecordedMarks, theirs: &RecordedMarks) -> RecordedMarks {
+    let expires = if ours.expiration_time == known.expiration_time { theirs } else { ours };
+    RecordedMarks {
+        pinned: if ours.pinned == known.pinned { theirs.pinned } else { ours.pinned },
+        expiration_time: expires.expiration_time.clone(),
+    }
+}
+
 /// The change that makes a spec say what the storage says.
 fn follow(marks: &RecordedMarks) -> Value {
     json!({"spec": {"pinned": marks.pinned, "expirationTime": marks.expiration_time}})
@@ -113,50 +123,55 @@ fn follow(marks: &RecordedMarks) -> Value {
 impl Reconciliation<'_> {
     /// Looks after a backup that has ended.
     pub(super) async fn keep(&mut self) -> Result<Action, OperatorError> {
-        let tell = if self.status.has_succeeded() { self.record().await? } else { None };
-        let expire = match self.expire().await? {
-            Expiry::Gone => return Ok(Action::await_change()),
-            Expiry::Look(again) => again,
-        };
+        let tell = if self.status.has_succeeded() { self.record().await? } else { Next::Look(None) };
+        let Next::Look(tell) = tell else { return Ok(Action::await_change()) };
+        let Next::Look(expire) = self.expire().await? else { return Ok(Action::await_change()) };
         let again = tell.into_iter().chain(expire).min().map(|again| again.min(LONGEST_WAIT));
         self.write(again).await
     }
 
-    /// Tells the storage of pin and expiry, if it does not know yet. Some: to be tried again.
-    async fn record(&mut self) -> Result<Option<Duration>, OperatorError> {
-        let wanted = marks_of(&self.backup.spec);
-        if self.status.recorded.clone().unwrap_or_default() == wanted {
-            return Ok(None);
+    /// Tells the storage of pin and expiry, if it does not know yet.
+    async fn record(&mut self) -> Result<Next, OperatorError> {
+        let ours = marks_of(&self.backup.spec);
+        let known = self.status.recorded.clone().unwrap_or_default();
+        if known == ours {
+            return Ok(Next::Look(None));
         }
         let Connected { repository, id, mode } = match self.connect(&Gathered::default()).await? {
             Ok(connected) => connected,
             Err(why) => {
                 self.say_recorded(reasons::STORAGE_NOT_READY, &why);
-                return Ok(Some(TELL_AGAIN));
+                return Ok(Next::Look(Some(TELL_AGAIN)));
             }
         };
         if mode == AccessMode::ReadOnly {
             let message = "the BackupStorage is ReadOnly: only this object knows of pin and expiry";
             self.say_recorded(reasons::READ_ONLY, message);
-            return Ok(None);
+            return Ok(Next::Look(None));
         }
-        match repository.set_marks(&id, &to_store(&wanted)).await {
-            Ok(_) => {
-                tracing::info!(%id, pinned = wanted.pinned, "the storage knows of pin and expiry");
-                self.status.recorded = Some(wanted);
+        let told = repository.update_marks(&id, |theirs| to_store(&merge(&known, &ours, &recorded(theirs)))).await;
+        match told.map(|marks| recorded(&marks)) {
+            Ok(marks) if marks != ours => {
+                tracing::info!(%id, "pin or expiry was set in the storage meanwhile; the object follows");
+                apply::change(&self.context.client, self.backup, follow(&marks)).await?;
+                Ok(Next::ComesAgain)
+            }
+            Ok(marks) => {
+                tracing::info!(%id, pinned = marks.pinned, "the storage knows of pin and expiry");
+                self.status.recorded = Some(marks);
                 let message = "the storage knows of pin and expiry";
                 let said = Said { status: status::TRUE, reason: reasons::RECORDED, message };
                 self.status.set_aside(types::RECORDED, Some(&said), self.at);
-                Ok(None)
+                Ok(Next::Look(None))
             }
             Err(error @ (StoreError::NotFound { .. } | StoreError::Deleted { .. } | StoreError::Incomplete { .. })) => {
                 self.status.set_restorable(false, reasons::GONE_FROM_STORAGE, &error.to_string(), self.at);
                 self.say_recorded(reasons::GONE_FROM_STORAGE, &error.to_string());
-                Ok(None)
+                Ok(Next::Look(None))
             }
             Err(error) => {
                 self.say_recorded("Store", &explain(&error));
-                Ok(Some(TELL_AGAIN))
+                Ok(Next::Look(Some(TELL_AGAIN)))
             }
         }
     }
@@ -167,49 +182,49 @@ impl Reconciliation<'_> {
     }
 
     /// Removes the backup if its time has passed and nothing speaks against it.
-    async fn expire(&mut self) -> Result<Expiry, OperatorError> {
+    async fn expire(&mut self) -> Result<Next, OperatorError> {
         let Some(expires) = self.backup.spec.expiration_time.as_ref().map(|time| time.0) else {
             self.status.set_aside(types::EXPIRED, None, self.at);
-            return Ok(Expiry::Look(None));
+            return Ok(Next::Look(None));
         };
         if expires > self.at.now {
             self.status.set_aside(types::EXPIRED, None, self.at);
-            return Ok(Expiry::Look(Some(until(expires, self.at.now) + Duration::from_millis(20))));
+            return Ok(Next::Look(Some(until(expires, self.at.now) + Duration::from_millis(20))));
         }
         if !self.status.has_succeeded() {
             // One that was never started says so for as long as its manifest is applied.
             if self.status.reason() == reasons::EXPIRED {
-                return Ok(Expiry::Look(None));
+                return Ok(Next::Look(None));
             }
             return self.remove_expired(DeletionPolicy::Retain).await;
         }
         if self.backup.spec.pinned {
             self.say_expired(reasons::PINNED, "spec.expirationTime has passed; it stays as long as it is pinned").await;
-            return Ok(Expiry::Look(None));
+            return Ok(Next::Look(None));
         }
         if let Some(need) = self.need().await? {
             let message = format!("spec.expirationTime has passed; it stays because {need}");
             self.say_expired(need.reason(), &message).await;
-            return Ok(Expiry::Look(Some(NEEDED_AGAIN)));
+            return Ok(Next::Look(Some(NEEDED_AGAIN)));
         }
         match self.does_storage_agree().await? {
             Agreement::Yes => self.remove_expired(DeletionPolicy::Delete).await,
-            Agreement::Followed => Ok(Expiry::Gone),
+            Agreement::Followed => Ok(Next::ComesAgain),
             Agreement::Unclear(reason, why) => {
                 self.say_expired(reason, &format!("spec.expirationTime has passed; it stays for now: {why}")).await;
-                Ok(Expiry::Look(Some(TELL_AGAIN)))
+                Ok(Next::Look(Some(TELL_AGAIN)))
             }
         }
     }
 
-    async fn remove_expired(&mut self, data: DeletionPolicy) -> Result<Expiry, OperatorError> {
+    async fn remove_expired(&mut self, data: DeletionPolicy) -> Result<Next, OperatorError> {
         if apply::remove(self.context, self.backup, data, self.at.now).await? == apply::Removal::Changed {
-            return Ok(Expiry::Look(Some(LOOK_AGAIN / 10)));
+            return Ok(Next::Look(Some(LOOK_AGAIN / 10)));
         }
         tracing::info!("the backup has expired and is removed");
         let note = "removed: its spec.expirationTime has passed".to_owned();
         apply::event(self.context, self.backup, EventType::Normal, "BackupExpired", note).await;
-        Ok(Expiry::Gone)
+        Ok(Next::ComesAgain)
     }
 
     async fn say_expired(&mut self, reason: &str, message: &str) {
@@ -281,11 +296,11 @@ impl Reconciliation<'_> {
     }
 }
 
-/// What became of a backup whose time may have passed.
-enum Expiry {
-    /// It goes, or comes again changed.
-    Gone,
-    /// It stays; when to look again.
+/// How it goes on.
+enum Next {
+    /// The object was changed or deleted, and comes again.
+    ComesAgain,
+    /// When to look again, if nothing changes until then.
     Look(Option<Duration>),
 }
 
@@ -334,6 +349,21 @@ mod tests {
             json!({"spec": {"pinned": true, "expirationTime": "2026-03-14T15:09:26Z"}})
         );
         assert_eq!(follow(&RecordedMarks::default()), json!({"spec": {"pinned": false, "expirationTime": null}}));
+    }
+
+    #[test]
+    fn each_side_keeps_what_it_changed() {
+        let marks = |pinned, second: Option<i64>| RecordedMarks {
+            pinned,
+            expiration_time: second.map(|second| Time(Timestamp::from_second(second).unwrap())),
+        };
+        let known = marks(false, None);
+        let pinned_there = marks(true, None);
+        assert_eq!(merge(&known, &marks(false, Some(5)), &pinned_there), marks(true, Some(5)), "both changes");
+        assert_eq!(merge(&known, &known, &pinned_there), pinned_there);
+        assert_eq!(merge(&pinned_there, &known, &pinned_there), known, "the pin is taken away here");
+        assert_eq!(merge(&known, &marks(false, Some(5)), &marks(false, Some(9))), marks(false, Some(5)), "ours");
+        assert_eq!(merge(&marks(false, Some(5)), &marks(false, None), &marks(true, Some(5))), marks(true, None));
     }
 
     #[test]

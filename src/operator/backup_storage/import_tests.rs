@@ -78,19 +78,19 @@ fn pins_and_expiry_come_with_it() {
 #[test]
 fn what_is_gone_is_told() {
     let here = own(IDS[0], ("True", "Completed"));
-    assert!(plan(&content(&IDS[..1], &[]), &[here.clone()]).tell.is_empty());
-    let gone = plan(&content(&[], &[]), &[here.clone()]);
+    assert!(plan(&content(&IDS[..1], &[]), std::slice::from_ref(&here)).tell.is_empty());
+    let gone = plan(&content(&[], &[]), std::slice::from_ref(&here));
     let (_, new) = &gone.tell[0];
     let said = conditions::find(&new.conditions, types::RESTORABLE).unwrap();
     assert_eq!((said.status.as_str(), said.reason.as_str()), ("False", "GoneFromStorage"));
     assert_eq!(said.observed_generation, Some(3));
     assert!(new.has_succeeded(), "how it ended does not change");
     assert!(gone.remove.is_empty(), "nobody's object but import's own goes");
-    let deleted = plan(&content(&[], &IDS[..1]), &[here.clone()]);
+    let deleted = plan(&content(&[], &IDS[..1]), std::slice::from_ref(&here));
     assert_eq!((deleted.tell.len(), deleted.remove.len()), (1, 0));
 
     let back = MySQLBackup { status: Some(new.clone()), ..here };
-    assert!(plan(&content(&[], &[]), &[back.clone()]).tell.is_empty(), "told once");
+    assert!(plan(&content(&[], &[]), std::slice::from_ref(&back)).tell.is_empty(), "told once");
     let (_, again) = &plan(&content(&IDS[..1], &[]), &[back]).tell[0];
     assert!(conditions::is(&again.conditions, types::RESTORABLE, status::TRUE));
     let other = own(IDS[0], ("False", "DamagedBackup"));

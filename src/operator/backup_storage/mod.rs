@@ -136,14 +136,14 @@ async fn open(context: &Context, storage: &BackupStorage) -> Result<Result<Repos
 async fn compare(
     context: &Context,
     storage: &BackupStorage,
-    content: &probe::Content,
+    found: &probe::Content,
     at: Moment,
 ) -> Result<(), OperatorError> {
     let namespace = storage.namespace().unwrap_or_default();
     let api: Api<MySQLBackup> = Api::namespaced(context.client.clone(), &namespace);
     let shown = api.list(&ListParams::default()).await.during(|| format!("list backups of {namespace}"))?;
     let import = storage.spec.import_existing;
-    let plan = plan_imports(&namespace, &storage.name_any(), import, content, &shown.items, at);
+    let plan = plan_imports(&namespace, &storage.name_any(), import, found, &shown.items, at);
     for backup in plan.create {
         create(&context.client, &namespace, &backup).await?;
         tracing::info!(backup = backup.name_any(), "a backup of the storage is shown as an object");

@@ -71,11 +71,18 @@ pub(super) async fn status(context: &Context, cron: &CronBackup, new: &CronBacku
     written.map(drop).during(|| format!("write the status of CronBackup {namespace}/{name}"))
 }
 
-/// An event about a schedule. Nothing depends on it: one that cannot be written is a line in the log.
-pub(super) async fn event(context: &Context, cron: &CronBackup, type_: EventType, reason: &str, note: String) {
+/// An event about a schedule, and one of its backups: without that, those about several would become one. Nothing
+/// depends on it: one that cannot be written is a line in the log.
+pub(super) async fn event(
+    context: &Context,
+    cron: &CronBackup,
+    (type_, reason): (EventType, &str),
+    backup: &MySQLBackup,
+    note: String,
+) {
     let note: String = note.chars().take(1000).collect();
-    let action = "Schedule".to_owned();
-    let event = Event { type_, reason: reason.to_owned(), note: Some(note), action, secondary: None };
+    let (action, secondary) = ("Schedule".to_owned(), Some(backup.object_ref(&())));
+    let event = Event { type_, reason: reason.to_owned(), note: Some(note), action, secondary };
     if let Err(error) = context.recorder.publish(&event, &cron.object_ref(&())).await {
         tracing::warn!(%error, reason, "cannot write an event");
     }

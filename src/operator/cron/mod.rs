@@ -149,12 +149,12 @@ impl Look<'_> {
             tracing::info!(backup = name, cancelled, "a backup was deleted");
             if cancelled {
                 let note = format!("cancelled {name}, which was still under way when the next backup was due");
-                self.tell(EventType::Warning, "BackupReplaced", note).await;
+                self.tell((EventType::Warning, "BackupReplaced"), backup, note).await;
             }
         }
         if let Some(missed) = decision.missed {
             let note = format!("the backup of {missed} was not taken within spec.startingDeadlineSeconds");
-            self.tell(EventType::Warning, "BackupMissed", note).await;
+            self.tell((EventType::Warning, "BackupMissed"), &build::backup(self.cron, missed), note).await;
         }
         let Some(due) = decision.create else { return Ok(Ok(())) };
         let backup = build::backup(self.cron, due);
@@ -162,12 +162,12 @@ impl Look<'_> {
         match apply::create(self.context, self.cron, &backup).await {
             Ok(Created::Now) => {
                 tracing::info!(backup = name, %due, "a backup was created");
-                self.tell(EventType::Normal, "BackupCreated", format!("created {name} for {due}")).await;
+                self.tell((EventType::Normal, "BackupCreated"), &backup, format!("created {name} for {due}")).await;
             }
             Ok(Created::Before) => {}
             Ok(Created::NameTaken) => {
                 let note = format!("the backup of {due} is left out: another MySQLBackup has the name {name}");
-                self.tell(EventType::Warning, "BackupNameTaken", note).await;
+                self.tell((EventType::Warning, "BackupNameTaken"), &backup, note).await;
             }
             Err(error) => {
                 let Some(said) = error.refusal() else { return Err(error) };
@@ -196,8 +196,12 @@ impl Look<'_> {
             if remove(self.context, backup, rules.deletion_policy, self.at.now).await? == Removal::Begun {
                 let data = if with_data { "with its data" } else { "its data stays in the storage" };
                 tracing::info!(backup = name, with_data, "retention removes a backup");
-                self.tell(EventType::Normal, "BackupRemoved", format!("removed {name}, which no rule keeps; {data}"))
-                    .await;
+                self.tell(
+                    (EventType::Normal, "BackupRemoved"),
+                    backup,
+                    format!("removed {name}, which no rule keeps; {data}"),
+                )
+                .await;
             }
         }
         Ok(plan.remove.len() > MOST_REMOVALS)
@@ -208,8 +212,8 @@ impl Look<'_> {
         apply::status(self.context, self.cron, &new).await
     }
 
-    async fn tell(&self, type_: EventType, reason: &str, note: String) {
-        apply::event(self.context, self.cron, type_, reason, note).await;
+    async fn tell(&self, what: (EventType, &str), backup: &MySQLBackup, note: String) {
+        apply::event(self.context, self.cron, what, backup, note).await;
     }
 
     fn child(&self, name: &str) -> Option<&MySQLBackup> {

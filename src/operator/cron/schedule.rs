@@ -183,11 +183,11 @@ pub(crate) fn time_zone(name: &str) -> Option<TimeZone> {
 const MONTHS: [&str; 12] = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
 const WEEKDAYS: [&str; 7] = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
 
-/// One field: values, ranges, steps and lists of them. Names count from `least`.
-fn field(what: &'static str, text: &str, least: u8, most: u8, names: &[&str]) -> Result<Set, BadSchedule> {
+/// One field: values, ranges, steps and lists of them. Words count from `least`.
+fn field(what: &'static str, text: &str, least: u8, most: u8, words: &[&str]) -> Result<Set, BadSchedule> {
     let bad = || BadSchedule::Field { what, text: text.to_owned() };
     let number = |text: &str| {
-        let named = names.iter().position(|name| text.eq_ignore_ascii_case(name));
+        let named = words.iter().position(|word| text.eq_ignore_ascii_case(word));
         let named = named.and_then(|at| u8::try_from(at).ok()?.checked_add(least));
         let plain = || text.bytes().all(|digit| digit.is_ascii_digit()).then(|| text.parse().ok()).flatten();
         named.or_else(plain).filter(|number| (least..=most).contains(number)).ok_or_else(bad)

@@ -66,7 +66,7 @@ fn last_good(children: &[MySQLBackup]) -> Option<(String, Timestamp)> {
 /// What the condition says while all is well.
 fn words(cron: &CronBackup, children: &[MySQLBackup], decision: &Decision) -> String {
     let Some(due) = decision.waiting else { return "backups are taken as scheduled".to_owned() };
-    let names: Vec<String> = active(children).map(|backup| backup.name_any()).take(3).collect();
+    let names: Vec<String> = active(children).map(ResourceExt::name_any).take(3).collect();
     let names = names.join(", ");
     match cron.spec.concurrency_policy {
         ConcurrencyPolicy::Replace => format!("the backup of {due} begins once {names} is cancelled"),

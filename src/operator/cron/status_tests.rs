@@ -83,6 +83,25 @@ fn it_says_why_nothing_is_taken() {
 }
 
 #[test]
+fn a_status_comes_to_rest() {
+    let children = [child("d", "Unknown", "Unknown", "2026-03-14T10:11:00Z")];
+    for (suspend, policy) in [(true, "Allow"), (false, "Forbid"), (false, "Replace")] {
+        let mut object = cron(suspend, policy);
+        let mut look = |second: i64| {
+            let now = at("2026-03-14T11:00:00Z").checked_add(jiff::SignedDuration::from_secs(second)).unwrap();
+            let schedule = super::super::validate::read_schedule(&object).unwrap();
+            let decision = super::super::validate::decide(&object, &schedule, &children, now);
+            let new = status(&object, &children, Ok(&decision), Moment { generation: 7, now });
+            let changed = object.status.as_ref() != Some(&new);
+            object.status = Some(new);
+            changed
+        };
+        assert!(look(0), "{policy}");
+        assert!((1..100).all(|second| !look(second)), "each write would be the cause of the next look: {policy}");
+    }
+}
+
+#[test]
 fn a_status_names_no_more_than_it_may() {
     let children: Vec<MySQLBackup> = (0..150)
         .map(|number| child(&format!("often-{number:04}"), "Unknown", "Unknown", "2026-03-14T10:11:00Z"))

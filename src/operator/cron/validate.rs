@@ -127,7 +127,8 @@ fn counted_from(cron: &CronBackup, now: Timestamp) -> Option<Timestamp> {
         ready.is_some_and(|ready| ready.status == status::FALSE && ready.reason == reasons::SUSPENDED)
     });
     let changed = seen.and_then(|seen| seen.observed_schedule.as_ref()).is_some_and(|old| *old != observed(cron));
-    if cron.spec.suspend || was_suspended || changed { Some(now) } else { counted }
+    // Only at the turning points, and not at each look in between: a status that tells the time never comes to rest.
+    if (was_suspended && !cron.spec.suspend) || changed { Some(now) } else { counted }
 }
 
 /// The time of the backup that is taken at once.
@@ -172,7 +173,7 @@ fn failed_to_forget(cron: &CronBackup, children: &[MySQLBackup]) -> Vec<String> 
     failed.sort_by_key(|backup| (time_of(backup), backup.name_any()));
     let limit = usize::try_from(cron.spec.failed_backups_history_limit).unwrap_or(0);
     let beyond = failed.len().saturating_sub(limit);
-    failed.into_iter().take(beyond).map(|backup| backup.name_any()).collect()
+    failed.into_iter().take(beyond).map(ResourceExt::name_any).collect()
 }
 
 #[cfg(test)]
