@@ -141,22 +141,22 @@ impl SpaceScan {
         Self { spaces, deleted: HashSet::new(), missing: BTreeMap::new() }
     }
 
-    /// Takes in a record that changes a page, and gives its tablespace if that is to be recovered.
+    /// Takes in a record that changes a page, and says whether that is a page of the copy.
     pub fn note_change(
         &mut self,
         page: PageId,
         record: &RedoRecord<'_>,
         keyring: Option<&Keyring>,
-    ) -> Result<Option<&Space>, PrepareError> {
+    ) -> Result<bool, PrepareError> {
         let Some(space) = self.spaces.get_mut(&page.space) else {
             let _ = self.missing.entry(page.space).or_insert((record.lsn, record.kind));
-            return Ok(None);
+            return Ok(false);
         };
         space.last_changed = space.last_changed.max(Some(page.page));
         if page.page == PageNo(0) {
             space.note_page0(record, keyring).map_err(|source| PrepareError::Key { space: page.space, source })?;
         }
-        Ok(Some(space))
+        Ok(true)
     }
 
     /// Takes in a record about a file.
@@ -225,7 +225,7 @@ mod tests {
         if record.kind.is_file_operation() {
             return scan.note_file(page, &record).map(|()| false);
         }
-        scan.note_change(page, &record, None).map(|space| space.is_some())
+        scan.note_change(page, &record, None)
     }
 
     #[test]

@@ -8,10 +8,8 @@ use super::support::server::{Server, scratch};
 use super::support::{replica, round};
 use super::{Trip, start_on};
 
-/// Without compressed tables, and with native recovery.
 fn native(source: super::Builder) -> Trip {
     let mut trip = Trip::new(source);
-    trip.workload.compressed = false;
     trip.recovery = round::Recovery::Native;
     trip
 }
@@ -106,7 +104,9 @@ async fn a_quiet_server_starts_without_any_recovery() {
     let copy = start_on(&source, &target.path().join("data"), &restored).await;
     let log = copy.error_log();
     log.assert_clean();
-    assert!(!log.text.contains("crash recovery") && !log.text.contains("not shutdown normally"), "{}", log.text);
+    let recovery = |line: &&str| line.contains("[InnoDB]") && (line.contains("crash") || line.contains("shutdown"));
+    let lines: Vec<&str> = log.text.lines().filter(recovery).collect();
+    assert!(lines.is_empty(), "{lines:?}");
     assert_eq!(copy.rows::<(i32, i32)>("SELECT id, v FROM d.t").await, [(1, 2)]);
 }
 
@@ -137,7 +137,7 @@ async fn what_native_recovery_refuses_it_refuses_before_it_writes() {
     let target = scratch();
     let datadir = target.path().join("data");
     let refused = Cli::restore(&store, "backup", &datadir).args(["--recovery", "native"]).run().await;
-    refused.assert_failed(ErrorKind::Unsupported, "ROW_FORMAT=COMPRESSED");
+    refused.assert_failed(ErrorKind::Unsupported, "depends on the server's compressor");
     assert!(refused.stderr.contains("--recovery server"), "{refused}");
     assert_eq!(std::fs::read_dir(target.path()).unwrap().count(), 0, "something was written");
 }

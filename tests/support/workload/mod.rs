@@ -39,8 +39,6 @@ pub struct Options {
     pub external: bool,
     /// Encrypted tables and tablespaces. Needs a server with a keyring.
     pub encrypted: bool,
-    /// `ROW_FORMAT=COMPRESSED`.
-    pub compressed: bool,
     /// MyISAM, CSV, ARCHIVE, MERGE.
     pub plain: bool,
     /// An undo tablespace of its own.
@@ -60,7 +58,6 @@ impl Default for Options {
         Self {
             external: true,
             encrypted: false,
-            compressed: true,
             plain: true,
             undo_tablespace: true,
             rows: 60,

@@ -122,9 +122,7 @@ pub fn transactional(server: &Server, options: &Options) -> Vec<Kind> {
         kinds.extend(["zlib", "lz4"].map(|how| kind(&format!("page_{how}"), &format!("COMPRESSION='{how}'"))));
     }
     kinds.extend(with_columns());
-    if options.compressed {
-        kinds.extend(compressed(server.page_size()));
-    }
+    kinds.extend(compressed(server.page_size()));
     if options.external {
         kinds.extend(external(server));
     }
@@ -134,7 +132,7 @@ pub fn transactional(server: &Server, options: &Options) -> Vec<Kind> {
             kinds.push(kind("encrypted_page_zlib", "ENCRYPTION='Y' COMPRESSION='zlib'"));
         }
         kinds.push(kind("in_encrypted_space", "TABLESPACE sf_encrypted ENCRYPTION='Y'"));
-        if options.compressed && server.page_size() <= 16 << 10 {
+        if server.page_size() <= 16 << 10 {
             kinds.push(kind("encrypted_zip", "ENCRYPTION='Y' ROW_FORMAT=COMPRESSED KEY_BLOCK_SIZE=4"));
         }
     }
@@ -304,7 +302,7 @@ pub fn surroundings(server: &Server, options: &Options) -> Vec<String> {
         format!("CREATE DATABASE {EMPTY}"),
         "CREATE TABLESPACE `sf general` ADD DATAFILE 'sf general.ibd'".to_owned(),
     ];
-    if options.compressed && server.page_size() <= 16 << 10 {
+    if server.page_size() <= 16 << 10 {
         made.push("CREATE TABLESPACE sf_zip ADD DATAFILE 'sf_zip.ibd' FILE_BLOCK_SIZE=2048".to_owned());
     }
     if options.external {
