@@ -169,6 +169,12 @@ impl RecordKind {
     pub const fn changes_page(self) -> bool {
         !self.is_bare() && !self.is_file_operation() && !matches!(self, Self::DynamicMeta)
     }
+
+    /// Applying it compresses a page anew, so that the outcome depends on zlib: it must give the bytes that the server's
+    /// own gave (`util::zlib::makes_same_bytes`). Servers write these with `innodb_log_compressed_pages=OFF` only.
+    pub const fn compresses_anew(self) -> bool {
+        matches!(self, Self::ZipReorganize | Self::ZipCompressNoData)
+    }
 }
 
 impl fmt::Display for RecordKind {

@@ -18,8 +18,11 @@ use super::{Flush, Progress, ZlibError};
 pub(super) const OK: c_int = z::Z_OK;
 /// The largest memory level.
 const MEMORY: c_int = 9;
+
 /// Of the stream, which zlib compares with what it was built with.
-const STRUCT_SIZE: c_int = size_of::<z::z_stream>() as c_int;
+fn struct_size() -> c_int {
+    c_int::try_from(size_of::<z::z_stream>()).unwrap_or_default()
+}
 
 enum Kind {
     Deflate,
@@ -48,14 +51,14 @@ impl Stream {
         Self::begin(Kind::Deflate, |stream| {
             let (method, strategy) = (z::Z_DEFLATED, z::Z_DEFAULT_STRATEGY);
             // SAFETY: `begin` gives a stream of zeros, as zlib wants it; the version is the library's own.
-            unsafe { z::deflateInit2_(stream, level, method, bits, MEMORY, strategy, z::zlibVersion(), STRUCT_SIZE) }
+            unsafe { z::deflateInit2_(stream, level, method, bits, MEMORY, strategy, z::zlibVersion(), struct_size()) }
         })
     }
 
     pub(super) fn inflate(bits: u8) -> Result<Self, ZlibError> {
         Self::begin(Kind::Inflate, |stream| {
             // SAFETY: `begin` gives a stream of zeros, as zlib wants it; the version is the library's own.
-            unsafe { z::inflateInit2_(stream, c_int::from(bits), z::zlibVersion(), STRUCT_SIZE) }
+            unsafe { z::inflateInit2_(stream, c_int::from(bits), z::zlibVersion(), struct_size()) }
         })
     }
 

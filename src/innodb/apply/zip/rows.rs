@@ -92,20 +92,20 @@ fn is_reorganized_before(page: &IndexPage<'_>, size: usize) -> Result<bool, Form
 /// The most bytes that a row may take that is inserted.
 fn room_now(page: &IndexPage<'_>) -> Result<usize, FormatError> {
     let rows = page.heap_count()?.saturating_sub(BOUNDS);
-    room(page, page.frame.place(HEAP_TOP)?.saturating_sub(HEAP), rows)
+    Ok(room(page, page.frame.place(HEAP_TOP)?.saturating_sub(HEAP), rows))
 }
 
 /// Likewise once the page is in order.
 fn room_in_order(page: &IndexPage<'_>, garbage: usize) -> Result<usize, FormatError> {
     let used = page.frame.place(HEAP_TOP)?.saturating_sub(HEAP).saturating_sub(garbage);
-    room(page, used, page.frame.place(ROW_COUNT)?)
+    Ok(room(page, used, page.frame.place(ROW_COUNT)?))
 }
 
 /// A slot is reserved for each four rows.
-fn room(page: &IndexPage<'_>, used: usize, rows: usize) -> Result<usize, FormatError> {
+fn room(page: &IndexPage<'_>, used: usize, rows: usize) -> usize {
     let slots = rows.saturating_add(1).saturating_mul(SLOT).div_ceil(4);
     let bounds = HEAP.saturating_add(TRAILER).saturating_add(SLOT.saturating_mul(2));
-    Ok(page.frame.size().saturating_sub(bounds).saturating_sub(used).saturating_sub(slots))
+    page.frame.size().saturating_sub(bounds).saturating_sub(used).saturating_sub(slots)
 }
 
 /// Room for a row: start, number in the heap, and whether it was a freed row's.

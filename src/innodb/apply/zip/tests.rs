@@ -9,7 +9,7 @@ use super::super::layout::{RowLayout, RowShape};
 use super::*;
 use crate::innodb::redo::body::Tree;
 use crate::innodb::redo::body::bytes::Bytes;
-use crate::innodb::redo::body::index::IndexInfo;
+use crate::innodb::redo::body::index::{FieldWidth, IndexInfo};
 use crate::innodb::redo::body::reader::Reader;
 use crate::innodb::redo::body::rows::{RowExtra, RowImage};
 
@@ -225,8 +225,10 @@ fn rows_are_described_as_servers_do() {
     assert_eq!(encoded, [&two(five_hundred)[..], &two(with_nine), &two(70 << 1), &[0]].concat());
     let described = fields::decode(&encoded, true).unwrap();
     let widths: Vec<_> = described.layout.fields().iter().map(|field| (field.nullable, field.width)).collect();
-    use crate::innodb::redo::body::index::FieldWidth::Fixed;
-    assert_eq!(widths, [(false, Fixed(500)), (false, Fixed(509)), (true, Fixed(70))]);
+    assert_eq!(
+        widths,
+        [(false, 500), (false, 509), (true, 70)].map(|(nullable, len)| (nullable, FieldWidth::Fixed(len)))
+    );
     for bad in [&[][..], &[0x80], &[9, 5], &[9, 0x80, 0, 0]] {
         assert!(fields::decode(bad, true).is_err(), "{bad:?}");
     }
