@@ -146,6 +146,11 @@ async fn compressed_tables_of_many_shapes() {
     prove_cold("shapes", quiet(), async |work| zipped::shapes(work).await).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn compressed_trees_that_are_compressed_anew() {
+    prove_cold("compressed-levels", quiet(), async |work| zipped::levels(work).await).await;
+}
+
 /// Everything that is not of files, on another page size.
 async fn prove_page_size(bytes: u32) {
     prove_cold(&format!("pages-{}k", bytes >> 10), quiet().page_size(bytes), async |work| {

@@ -59,6 +59,41 @@ pub async fn shapes(work: &mut Work<'_>) {
         .await;
 }
 
+/// Trees of several levels whose node pointers fill pages, without images of pages in the log.
+pub async fn levels(work: &mut Work<'_>) {
+    work.run("SET GLOBAL innodb_log_compressed_pages = OFF").await;
+    for kib in [1, 2, 4] {
+        let (table, key) = (format!("levels_{kib}"), 40 * kib);
+        work.run(format!(
+            "CREATE TABLE {table} (a VARBINARY({key}), n INT, c VARBINARY({key}), PRIMARY KEY (a), KEY c (c, n)) \
+             ROW_FORMAT=COMPRESSED KEY_BLOCK_SIZE={kib}"
+        ))
+        .await;
+        let count = 700 * work.scale;
+        // Texts that hardly get smaller, so that few fit on a page.
+        let text =
+            |salt: u32| format!("LEFT(UNHEX(CONCAT(SHA2(n * 7 + {salt}, 512), SHA2(n, 512), SHA2(-n, 512))), {key})");
+        for (salt, order) in [(1, "n"), (2, "n DESC"), (3, "SHA2(n, 224)")] {
+            work.run(format!(
+                "INSERT INTO {table} SELECT {}, n, IF(n % 3, {}, NULL) FROM {} ORDER BY {order}",
+                text(salt),
+                text(salt + 10),
+                numbers(1, count)
+            ))
+            .await;
+        }
+        work.run_all([
+            format!("DELETE FROM {table} ORDER BY a LIMIT {count}"),
+            format!("DELETE FROM {table} WHERE n % 3 = 0"),
+            format!("UPDATE {table} SET c = REVERSE(c) WHERE n % 2"),
+        ])
+        .await;
+        wait_for_purge(work.server).await;
+        work.run(format!("INSERT IGNORE INTO {table} SELECT {}, n, NULL FROM {}", text(1), numbers(1, count))).await;
+    }
+    work.run("SET GLOBAL innodb_log_compressed_pages = ON").await;
+}
+
 async fn change(work: &mut Work<'_>, table: &str) {
     let count = 300 * work.scale;
     for round in 0..12 * work.scale {
