@@ -48,10 +48,14 @@ pub(super) fn plan_imports(
 ) -> ImportPlan {
     let mut plan = ImportPlan::default();
     let complete: BTreeMap<&str, &Listed> = content.complete.iter().map(|found| (found.id.as_str(), found)).collect();
+    let deleted: BTreeSet<&str> = content.deleted.iter().map(crate::archive::id::BackupId::as_str).collect();
     for backup in shown.iter().filter(|backup| backup.spec.storage_name() == Some(storage)) {
         let id = ids(backup).next().unwrap_or_default();
-        let is_deleted = content.deleted.iter().any(|deleted| deleted.as_str() == id);
-        if import && is_deleted && was_imported(backup) && backup.metadata.deletion_timestamp.is_none() {
+        if import
+            && deleted.contains(id.as_str())
+            && was_imported(backup)
+            && backup.metadata.deletion_timestamp.is_none()
+        {
             plan.remove.push(backup.clone());
         } else if let Some(new) = told(backup, complete.contains_key(id.as_str()), at) {
             plan.tell.push((backup.clone(), new));

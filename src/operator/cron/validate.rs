@@ -147,7 +147,10 @@ fn due(
     let created = cron.metadata.creation_timestamp.as_ref().map(|time| time.0);
     // Of a former schedule of the same name: that has nothing to do with this one's beginning.
     let taken = last_taken(cron, children).filter(|taken| created.is_none_or(|created| *taken >= created));
-    let base = created.max(taken).max(counted)?;
+    // A clock that was ahead for a while, or an annotation that somebody wrote, must not silence a schedule for years.
+    // What is then due a second time has a name that is taken.
+    let past = |moment: &Timestamp| *moment <= now;
+    let base = created.max(taken.filter(past)).max(counted.filter(past))?;
     let last = earlier(now, jitter(cron)).and_then(|now| schedule.last(now)).filter(|last| *last > base);
     let first = first_time(cron).filter(|first| taken.is_none() && counted.is_none_or(|counted| counted < *first));
     // Both: one backup is enough, and it is that of the schedule.

@@ -57,6 +57,14 @@ fn each_time_is_taken_once() {
 }
 
 #[test]
+fn the_future_silences_nobody() {
+    let ahead = json!({"lastScheduleTime": "2031-03-14T10:00:00Z", "countedFromTime": "2031-03-14T10:00:00Z"});
+    let children = [child("2031-03-14T10:00:00Z", "True")];
+    let due = run(&cron(&json!({}), &ahead), &children, "2026-03-14T10:00:00Z").create;
+    assert_eq!(due, Some(at("2026-03-14T10:00:00Z")));
+}
+
+#[test]
 fn of_what_was_missed_one_is_made_up_for() {
     let told = json!({"lastScheduleTime": "2026-03-14T10:00:00Z"});
     let late = cron(&json!({}), &told);
