@@ -96,7 +96,7 @@ fn after_error(cron: Arc<CronBackup>, error: &OperatorError, _: Arc<Context>) ->
 
 #[tracing::instrument(name = "schedule", skip_all, fields(object = %key(&cron)))]
 async fn reconcile(cron: Arc<CronBackup>, context: Arc<Context>) -> Result<Action, OperatorError> {
-    context.counted("schedule", look_at(&cron, &context)).await
+    context.counted("schedule", Box::pin(look_at(&cron, &context))).await
 }
 
 async fn look_at(cron: &CronBackup, context: &Context) -> Result<Action, OperatorError> {
