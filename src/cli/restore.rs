@@ -22,11 +22,12 @@ pub(super) struct Args {
     /// The directory that becomes the database: empty, or not there yet
     #[arg(long, value_name = "DIR")]
     datadir: PathBuf,
-    /// Who applies the captured redo: server, MySQL itself at its first start or here with --mysqld; native,
-    /// Stillframe (not there yet)
+    /// Who applies the captured redo: native, Stillframe itself in the same pass; server, MySQL at its first start or
+    /// here with --mysqld
     #[arg(long, value_name = "WHO", default_value_t = Recovery::default(), value_parser = choice::<Recovery>(Recovery::NAMES))]
     recovery: Recovery,
-    /// Run this server once, isolated from network, replication and events, until it has recovered the files
+    /// Run this server once, isolated from network, replication and events, until it has recovered the files and rolled
+    /// back what was open
     #[arg(long, value_name = "PATH")]
     mysqld: Option<PathBuf>,
     #[command(flatten)]

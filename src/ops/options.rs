@@ -113,9 +113,9 @@ choice! {
     /// Who applies the captured redo.
     Recovery {
         /// The server: at its first start, or here with `mysqld`.
-        #[default]
         Server = "server",
         /// Stillframe itself, while it restores.
+        #[default]
         Native = "native",
     }
 }
@@ -493,7 +493,7 @@ mod tests {
         assert_eq!(NonTransactional::default(), NonTransactional::Include);
         assert_eq!(EncryptedPages::default(), EncryptedPages::Verify);
         assert_eq!(RedoConsumer::default(), RedoConsumer::Auto);
-        assert_eq!(Recovery::default(), Recovery::Server);
+        assert_eq!(Recovery::default(), Recovery::Native);
         assert!(KeepRules::default().is_empty());
         assert!(default_parallel().get() >= 1);
     }

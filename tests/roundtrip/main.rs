@@ -11,6 +11,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod by_server;
 mod cache;
 mod many;
 mod native;
@@ -235,7 +236,7 @@ async fn a_transaction_larger_than_the_buffer_pool_and_a_prepared_one() {
     let target = scratch();
     let datadir = target.path().join("data");
     let restored = Cli::restore(&store, "backup", &datadir).json().await;
-    assert_eq!(restored["recovery"], "AtFirstStart");
+    assert_eq!(restored["recovery"], "Applied");
     let copy = start_on(&source, &datadir, &restored).await;
     copy.error_log().assert_clean();
     let deadline = Instant::now() + Duration::from_mins(1);

@@ -15,11 +15,6 @@ fn native(source: super::Builder) -> Trip {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pages_of_16k() {
-    native(Server::builder()).into_a_folder().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn pages_of_4k_with_more_redo_than_memory() {
     let mut trip = native(Server::builder().page_size(4096));
     trip.restore = vec!["--memory".into(), "1M".into(), "--parallel".into(), "3".into()];
@@ -30,18 +25,6 @@ async fn pages_of_4k_with_more_redo_than_memory() {
 async fn pages_of_64k_and_several_system_files() {
     let source = Server::builder().page_size(65536).system_files("sys1:12M;sys2:8M;sys3:12M:autoextend");
     native(source).into_a_folder().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn data_at_rest_encryption() {
-    let source = Server::builder()
-        .keyring()
-        .option("innodb_redo_log_encrypt", "ON")
-        .option("innodb_undo_log_encrypt", "ON")
-        .option("binlog_encryption", "ON");
-    let mut trip = native(source);
-    trip.workload.encrypted = true;
-    trip.into_a_folder().await;
 }
 
 /// The state of a table that `AUTO_INCREMENT` must not forget: its highest rows are gone.

@@ -56,8 +56,8 @@ impl Recovery {
     /// What `STILLFRAME_TEST_RECOVERY` says (`server` or `native`): so that every round trip can be made with both.
     pub fn of_environment() -> Self {
         match std::env::var("STILLFRAME_TEST_RECOVERY").as_deref() {
-            Ok("native") => Self::Native,
-            Ok("server") | Err(_) => Self::Server,
+            Ok("native") | Err(_) => Self::Native,
+            Ok("server") => Self::Server,
             Ok(other) => panic!("STILLFRAME_TEST_RECOVERY is {other}"),
         }
     }
