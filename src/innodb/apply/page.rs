@@ -14,6 +14,9 @@ use crate::innodb::space::TablespaceFlags;
 /// Pages between two that describe extents, in an instance of 16 KiB pages.
 const DESCRIBED: u32 = 16384;
 
+/// A server's level, unless it is told otherwise.
+const USUAL_LEVEL: u8 = 6;
+
 /// A page in memory, as recovery sees it. Used again for each page of a tablespace.
 #[derive(Debug, Clone)]
 pub struct PageBuffer {
@@ -74,6 +77,12 @@ impl PageBuffer {
     /// LSN of the newest change on it.
     pub fn lsn(&self) -> Lsn {
         self.frame.u64(fil::LSN).map_or(Lsn::ZERO, Lsn::new)
+    }
+
+    /// Of a compressed page: whether zlib as it is built in gives the bytes that the page's server gave. None where
+    /// there is no telling. What is compressed anew (`RecordKind::compresses_anew`) is recovered only then.
+    pub fn is_compressed_as_here(&self) -> Option<bool> {
+        self.zip.as_ref()?.is_ours(&self.frame, USUAL_LEVEL).ok()?
     }
 
     pub(super) fn physical_size(&self) -> usize {

@@ -48,7 +48,7 @@ pub async fn shapes(work: &mut Work<'_>) {
             if kib < 8 && shape.contains("y BINARY") {
                 continue;
             }
-            if work.random.chance(45) {
+            if work.random.chance(45) || shape.contains("y BINARY") {
                 let table = format!("shape_{number}_{kib}");
                 work.run(format!("CREATE TABLE {table} ({shape}) ROW_FORMAT=COMPRESSED KEY_BLOCK_SIZE={kib}")).await;
                 change(work, &table).await;
@@ -90,6 +90,23 @@ pub async fn levels(work: &mut Work<'_>) {
         .await;
         wait_for_purge(work.server).await;
         work.run(format!("INSERT IGNORE INTO {table} SELECT {}, n, NULL FROM {}", text(1), numbers(1, count))).await;
+    }
+    // So many columns that may be NULL that their number takes two bytes, in node pointers.
+    for count in [150, 300] {
+        let columns: Vec<_> = (0..count).map(|number| format!("c{number} TINYINT")).collect();
+        let rows = numbers(1, 1300 * work.scale);
+        work.run_all([
+            format!(
+                "CREATE TABLE columns_{count} (a BINARY(180) PRIMARY KEY, f CHAR(90) CHARACTER SET latin1, {}) \
+                 ROW_FORMAT=COMPRESSED KEY_BLOCK_SIZE=4",
+                columns.join(", ")
+            ),
+            format!("INSERT INTO columns_{count} (a, f, c7, c9) SELECT SHA2(n, 512), n, n % 9, n % 7 FROM {rows}"),
+            format!("UPDATE columns_{count} SET c7 = c9, c2 = 5 WHERE c9 < 4"),
+            format!("DELETE FROM columns_{count} WHERE c9 = 3"),
+            format!("INSERT INTO columns_{count} (a, c8) SELECT SHA2(-n, 512), 1 FROM {rows}"),
+        ])
+        .await;
     }
     work.run("SET GLOBAL innodb_log_compressed_pages = ON").await;
 }

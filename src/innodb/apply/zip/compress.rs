@@ -1,7 +1,7 @@
 //! From a page to compressed bytes, as its server compressed it: the same bytes, or at least as many.
 //!
 //! The redo log holds no compressed bytes where a server runs with `innodb_log_compressed_pages=OFF`. Whether it is made
-//! so that the outcome is the same (`zlib::makes_same_bytes`) is the caller's to know before anything is written.
+//! by a zlib whose outcome is the same, `origin` finds out; `zlib::makes_same_bytes` tells it before anything is written.
 
 use super::super::frame::Frame;
 use super::super::index_page::{BODY, FREE, HEAP_TOP, IndexPage};
@@ -37,7 +37,7 @@ pub fn compress(zip: &mut ZipPage, frame: &mut Frame, layout: &RowLayout, level:
     zip.data.write(PREV, frame.slice(PREV, fil::LSN.saturating_sub(PREV))?)?;
     zip.data.write(fil::TYPE, frame.slice(fil::TYPE, 2)?)?;
     zip.data.write(fil::BODY, frame.slice(fil::BODY, BODY.saturating_sub(fil::BODY))?)?;
-    (zip.end, zip.pointers) = (end, pointers);
+    (zip.stream_end, zip.trusted, zip.end, zip.pointers) = (end, true, end, pointers);
     for (number, entry) in rows.entries.iter().enumerate() {
         zip.set_entry(number, *entry)?;
     }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   0, 1      variable, at most 255 bytes: may be NULL, may not        2·n, 2·n+1   n bytes, always: likewise
-//!   126, 127  variable, more than that: likewise                       (1 byte below 126, else 0x80|high 7, low 8)
+//!   126, 127  variable, more than that: likewise                       (1 byte below 126, else 0x80|high, low)
 //!   last      place of the transaction id; 0 in secondary leaves; in node pointers the number of fields that may be NULL
 //! ```
 //! Fields of fixed size that may not be NULL are taken together as one, but the transaction id begins a new one.
@@ -163,10 +163,7 @@ fn put(out: &mut Vec<u8>, number: usize, two_from: usize) {
     if number < two_from {
         out.push(low);
     } else {
-        // Seven bits further up, eight below: one bit is in both.
-        let high = u16::from_be_bytes([middle, low]) >> 7;
-        let [_, high] = high.to_be_bytes();
-        out.extend_from_slice(&[TWO_BYTES | high, low]);
+        out.extend_from_slice(&[TWO_BYTES | middle, low]);
     }
 }
 
@@ -177,8 +174,8 @@ fn number(bytes: &[u8], at: usize) -> Result<(usize, usize, bool), FormatError> 
         return Ok((usize::from(first), at.saturating_add(1), false));
     }
     let low = u8_at(bytes, at.saturating_add(1), WHAT)?;
-    let high = usize::from(first & !TWO_BYTES).saturating_mul(128);
-    Ok((high | usize::from(low), at.saturating_add(2), true))
+    let value = u16::from_be_bytes([first & !TWO_BYTES, low]);
+    Ok((usize::from(value), at.saturating_add(2), true))
 }
 
 /// Reads a description.

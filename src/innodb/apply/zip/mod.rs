@@ -11,6 +11,7 @@
 //!   decompress  stream + log + columns ─► frame          compress   frame ─► stream + columns + directory
 //!   directory   rows by their order, then freed ones     log        what was changed since the page was compressed
 //!   rows        what records do to rows of both          blobs      off-page pointers
+//!   origin      whether the server's zlib gives the bytes that ours gives
 //! ```
 //! What is changed on the frame alone is done by `rows` and `lists` beside; here is what follows from it for the
 //! compressed bytes. Of other pages than those of indexes the frame's front is the page.
@@ -21,6 +22,7 @@ mod decompress;
 mod directory;
 mod fields;
 mod log;
+mod origin;
 mod rows;
 #[cfg(test)]
 mod tests;
@@ -52,6 +54,10 @@ const HEADER: usize = super::layout::COMPACT_HEADER;
 #[derive(Debug, Clone)]
 pub struct ZipPage {
     data: Frame,
+    /// End of the stream.
+    stream_end: usize,
+    /// The stream is one that our zlib gives.
+    trusted: bool,
     /// End of the log of changes; where the next one goes.
     end: usize,
     /// Number of off-page pointers.
@@ -61,7 +67,7 @@ pub struct ZipPage {
 impl ZipPage {
     /// Zeros.
     pub fn new(size: PageSize) -> Self {
-        Self { data: Frame::zeroed(size), end: 0, pointers: 0 }
+        Self { data: Frame::zeroed(size), stream_end: 0, trusted: false, end: 0, pointers: 0 }
     }
 
     /// Its bytes.
@@ -72,6 +78,7 @@ impl ZipPage {
     /// Takes in the bytes of a page and gives `frame` what they mean.
     pub fn load(&mut self, bytes: &[u8], frame: &mut Frame) -> Result<(), FormatError> {
         self.data.write(0, bytes)?;
+        (self.stream_end, self.trusted) = (0, false);
         if is_index(&self.data)? {
             return decompress::decompress(self, frame);
         }
@@ -87,6 +94,7 @@ impl ZipPage {
 
     /// Clears it, but for its place.
     pub fn clear(&mut self, id: PageId) -> Result<(), FormatError> {
+        (self.stream_end, self.end, self.pointers) = (0, 0, 0);
         super::create::cleared(&mut self.data, id)
     }
 
@@ -193,11 +201,15 @@ pub fn apply(
         Body::ListEndDelete(at) => rows::delete_end(frame, zip, &*layouts.get(&at.index)?, usize::from(at.row))?,
         Body::ListStartDelete(at) => rows::delete_start(frame, zip, &*layouts.get(&at.index)?, usize::from(at.row))?,
         Body::ZipReorganize { index, level } => {
+            zip.check_origin(frame, *level)?;
             let layout = layouts.get(index)?;
             lists::reorganize(frame, &layout)?;
             compress::compress(zip, frame, &layout, *level)?;
         }
-        Body::ZipCompressNoData { index, level } => compress::compress(zip, frame, &*layouts.get(index)?, *level)?,
+        Body::ZipCompressNoData { index, level } => {
+            zip.check_origin(frame, *level)?;
+            compress::compress(zip, frame, &*layouts.get(index)?, *level)?;
+        }
         Body::ZipWriteNodePtr(write) => zip.write_both(frame, write, false)?,
         Body::ZipWriteBlobPtr(write) => zip.write_both(frame, write, true)?,
         Body::ZipWriteHeader(write) => {

@@ -221,7 +221,7 @@ fn rows_are_described_as_servers_do() {
     let wide = [1, 1, 0, 4, 0, 4, 0x81, 0xF4, 0x81, 0xF4, 0x80, 9, 0, 70];
     let encoded = fields::encode(&layout(&wide), true);
     let (five_hundred, with_nine) = (500 << 1 | 1, 509 << 1 | 1);
-    let two = |value: u16| [0x80 | u8::try_from(value >> 7).unwrap(), value.to_be_bytes()[1]];
+    let two = |value: u16| [0x80 | value.to_be_bytes()[0], value.to_be_bytes()[1]];
     assert_eq!(encoded, [&two(five_hundred)[..], &two(with_nine), &two(70 << 1), &[0]].concat());
     let described = fields::decode(&encoded, true).unwrap();
     let widths: Vec<_> = described.layout.fields().iter().map(|field| (field.nullable, field.width)).collect();
@@ -232,6 +232,53 @@ fn rows_are_described_as_servers_do() {
     for bad in [&[][..], &[0x80], &[9, 5], &[9, 0x80, 0, 0]] {
         assert!(fields::decode(bad, true).is_err(), "{bad:?}");
     }
+}
+
+#[test]
+fn streams_of_another_zlib_are_told_apart() {
+    let layout = Shape::Secondary.layout();
+    let (mut frame, mut zip) = page(Shape::Secondary, 8192);
+    let mut index = IndexPage::open(&mut frame, true).unwrap();
+    for id in 0..200 {
+        let (bytes, extra) = Shape::Secondary.row(id * id, 30, false);
+        let image = RowImage { extra: Some(extra), tail: Bytes(&bytes) };
+        super::super::rows::insert_image(&mut index, &layout, 99, &image).unwrap();
+    }
+    for level in 0..=9 {
+        compress::compress(&mut zip, &mut frame, &layout, level).unwrap();
+        let known = zip.is_ours(&frame, 6).unwrap();
+        assert_eq!(known, (level > 0).then_some(true), "level {level}");
+    }
+    // The same rows, compressed with less memory: as good a stream, but another one.
+    let mut other = Vec::new();
+    let description = fields::encode(&layout, true);
+    let mut writer = flate2::write::ZlibEncoder::new(&mut other, flate2::Compression::fast());
+    std::io::Write::write_all(&mut writer, &description).unwrap();
+    std::io::Write::flush(&mut writer).unwrap();
+    let mut next = HEAP;
+    let mut rows: Vec<_> = origins(&mut frame);
+    rows.sort_unstable();
+    for origin in rows {
+        std::io::Write::write_all(&mut writer, &frame.as_bytes()[next..origin - HEADER]).unwrap();
+        next = origin;
+    }
+    let top = frame.place(40).unwrap();
+    std::io::Write::write_all(&mut writer, &frame.as_bytes()[next..top]).unwrap();
+    writer.finish().unwrap();
+    let size = zip.data.size();
+    zip.data.fill(94, size - 600, 0).unwrap();
+    zip.data.write(94, &other).unwrap();
+    // A window of 32 KiB in the header is more than a page's.
+    zip.data.write(94, &[0x68, 0x81]).unwrap();
+    let mut loaded = ZipPage::new(PageSize::new(8192).unwrap());
+    let mut twin = Frame::zeroed(PageSize::DEFAULT);
+    loaded.load(zip.as_bytes(), &mut twin).unwrap();
+    assert_eq!(meaning(&twin, &layout), meaning(&frame, &layout));
+    assert_eq!(loaded.is_ours(&twin, 1), Ok(Some(false)));
+    let index = IndexInfo::decode(&mut Reader::new(SECONDARY)).unwrap();
+    let anew = Body::ZipCompressNoData { index, level: 6 };
+    let error = apply(&mut twin, &mut loaded, &anew, &mut Layouts::default()).unwrap_err();
+    assert!(error.to_string().contains("another zlib"), "{error}");
 }
 
 #[test]
