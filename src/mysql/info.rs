@@ -57,6 +57,7 @@ const RECORDED: &[&str] = &[
     "version_comment",
     "version_compile_machine",
     "version_compile_os",
+    "version_compile_zlib",
 ];
 
 /// A server's own account of itself.
