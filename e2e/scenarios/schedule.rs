@@ -118,11 +118,17 @@ async fn backups_by_the_clock_and_their_retention() -> Result<()> {
         // Suspended, it takes none; let go, it does not make up for what it left out.
         sync(&space, &with(often.clone(), &json!({ "spec": { "suspend": true } })), "3").await?;
         space.reason("CronBackup", "often", "Ready", "Suspended", MINUTES).await?;
+        // One that was under way may yet end.
+        tokio::time::sleep(Duration::from_secs(15)).await;
+        let at_rest = space.get("CronBackup", "often").await?;
         let names = |backups: Vec<Value>| backups.iter().map(name).collect::<BTreeSet<_>>();
         let before = names(made(&space).await?);
         tokio::time::sleep(Duration::from_secs(75)).await;
         let after = names(made(&space).await?);
         ensure!(after.is_subset(&before), "taken while suspended: {before:?} became {after:?}");
+        let now = space.get("CronBackup", "often").await?;
+        let version = |object: &Value| text(object, "/metadata/resourceVersion").to_owned();
+        ensure!(version(&now) == version(&at_rest), "written though nothing changed: {at_rest} became {now}");
         sync(&space, &often, "4").await?;
         let resumed = space.condition("CronBackup", "often", "Ready", "True", MINUTES).await?;
         ensure!(names(made(&space).await?).is_subset(&before), "made up for what was left out on purpose: {resumed}");
