@@ -45,10 +45,6 @@ pub struct SourceLayout {
 pub struct SystemFile {
     /// Where it is.
     pub path: PathBuf,
-    /// Its size in the setting.
-    pub declared_bytes: u64,
-    /// It may grow; only the last one may.
-    pub autoextend: bool,
 }
 
 /// A tablespace file that the server knows of.
@@ -111,7 +107,7 @@ pub struct PlannedFile {
 pub enum FileKind {
     /// Data of a user's table whose engine has no redo.
     NonTransactional,
-    /// The same of a system schema: log tables, which nothing depends on.
+    /// The same of the server's log tables, which nothing depends on.
     SystemTable,
     /// Dictionary information of a table that is not in InnoDB.
     Sdi,
@@ -190,7 +186,7 @@ impl Scan<'_> {
             if is_dir || self.tablespace_file(&path)? {
                 continue;
             }
-            if let Some(kind) = file_kind(&path, is_system_schema(name)) {
+            if let Some(kind) = file_kind(&path, name) {
                 let relative = self.relative(&path);
                 self.plan.files.push(PlannedFile { path, relative, kind });
             }
@@ -334,8 +330,11 @@ fn is_schema_directory(name: &[u8]) -> bool {
     !name.starts_with(b"#") && !name.starts_with(b".") && name != b"lost+found"
 }
 
-fn is_system_schema(name: &[u8]) -> bool {
-    matches!(name, b"mysql" | b"sys" | b"performance_schema" | b"information_schema")
+/// The server's own tables without redo are those two logs, whatever engine they were given; anything else in a system
+/// schema was put there by a user, and is worth as much as elsewhere (MySQL 8.0 to 9.7).
+fn is_log_table(schema: &[u8], file: &[u8]) -> bool {
+    let table = file.split(|byte| *byte == b'.').next();
+    schema == b"mysql" && matches!(table, Some(b"general_log" | b"slow_log"))
 }
 
 fn is_tablespace_name(name: &[u8]) -> bool {
@@ -345,7 +344,7 @@ fn is_tablespace_name(name: &[u8]) -> bool {
 }
 
 /// The kind of a file in a schema's directory, by the allow-list; `None` for what is not backed up.
-fn file_kind(path: &Path, system: bool) -> Option<FileKind> {
+fn file_kind(path: &Path, schema: &[u8]) -> Option<FileKind> {
     let name = path.file_name().unwrap_or_default().as_bytes();
     // Temporary tables, where `tmpdir` looks like a schema. In a table's own name it would be `@0023`.
     if name.starts_with(b"#") {
@@ -354,7 +353,7 @@ fn file_kind(path: &Path, system: bool) -> Option<FileKind> {
     match extension(name)? {
         b"sdi" => Some(FileKind::Sdi),
         b"MYD" | b"MYI" | b"MRG" | b"ARZ" | b"ARM" | b"CSV" | b"CSM" => {
-            Some(if system { FileKind::SystemTable } else { FileKind::NonTransactional })
+            Some(if is_log_table(schema, name) { FileKind::SystemTable } else { FileKind::NonTransactional })
         }
         _ => None,
     }
@@ -379,7 +378,7 @@ mod tests {
     }
 
     fn layout(dir: &Path) -> SourceLayout {
-        let system = |name: &str| SystemFile { path: dir.join(name), declared_bytes: 0, autoextend: false };
+        let system = |name: &str| SystemFile { path: dir.join(name) };
         SourceLayout {
             datadir: dir.to_path_buf(),
             data_home: dir.to_path_buf(),
@@ -435,6 +434,27 @@ mod tests {
             fs::remove_file(dir.path().join(name)).unwrap();
         }
         assert!(!plan_copy(&layout(dir.path()), &[]).unwrap().has_non_transactional());
+    }
+
+    #[test]
+    fn a_table_that_a_user_made_in_a_system_schema_is_a_users_table() {
+        let dir = instance();
+        for name in ["db/m.MYD", "db/m.MYI"] {
+            fs::remove_file(dir.path().join(name)).unwrap();
+        }
+        for name in ["mysql/general_log.MYD", "mysql/slow_log.MYI"] {
+            fs::write(dir.path().join(name), b"x").unwrap();
+        }
+        assert!(!plan_copy(&layout(dir.path()), &[]).unwrap().has_non_transactional(), "logs of another engine");
+        for schema in ["mysql", "sys"] {
+            fs::create_dir_all(dir.path().join(schema)).unwrap();
+            let own = dir.path().join(schema).join("general_log_2025.MYD");
+            fs::write(&own, b"x").unwrap();
+            let plan = plan_copy(&layout(dir.path()), &[]).unwrap();
+            let found: Vec<_> = plan.files.iter().filter(|file| file.kind == FileKind::NonTransactional).collect();
+            assert_eq!(found.iter().map(|file| &file.path).collect::<Vec<_>>(), [&own]);
+            fs::remove_file(own).unwrap();
+        }
     }
 
     #[test]

@@ -37,8 +37,6 @@ pub struct PreflightOptions {}
 pub struct Checked {
     /// What a person should know.
     pub warnings: Vec<String>,
-    /// True where tablespaces or logs are encrypted, so that keys are needed.
-    pub encrypted: bool,
 }
 
 /// Checks all there is, and refuses with the first thing that is in the way.
@@ -53,8 +51,8 @@ pub async fn preflight(
     check_redo(session).await?;
     check_engines(session).await?;
     warnings.extend(check_group(session, info).await?);
-    let encrypted = check_keyring(session, info).await?;
-    Ok(Checked { warnings, encrypted })
+    check_keyring(session, info).await?;
+    Ok(Checked { warnings })
 }
 
 /// The point in time of a backup is a row of `performance_schema`.
@@ -116,13 +114,13 @@ fn judge_member(state: Option<&str>) -> Result<Option<String>, MysqlError> {
     }
 }
 
-/// Refuses keyrings that cannot be read here, where anything is encrypted. Says whether anything is.
-async fn check_keyring(session: &mut Session, info: &ServerInfo) -> Result<bool, MysqlError> {
+/// Refuses keyrings that cannot be read here, where anything is encrypted.
+async fn check_keyring(session: &mut Session, info: &ServerInfo) -> Result<(), MysqlError> {
     let act = "look for encrypted tablespaces";
     let sql = "SELECT SPACE FROM information_schema.INNODB_TABLESPACES WHERE ENCRYPTION = 'Y' LIMIT 1";
     let encrypted = info.encrypts_logs() || !session.rows(act, sql).await?.is_empty();
     if !encrypted {
-        return Ok(false);
+        return Ok(());
     }
     let sql = "SELECT STATUS_VALUE FROM performance_schema.keyring_component_status \
                WHERE STATUS_KEY = 'Component_name'";
@@ -131,8 +129,7 @@ async fn check_keyring(session: &mut Session, info: &ServerInfo) -> Result<bool,
                WHERE PLUGIN_NAME LIKE 'keyring%' AND PLUGIN_STATUS = 'ACTIVE'";
     let plugins = session.rows("list the keyring plugins", sql).await?;
     let named = components.iter().chain(&plugins).map(|row| row.text_or_empty(0));
-    judge_keyring(&named.collect::<Vec<_>>())?;
-    Ok(true)
+    judge_keyring(&named.collect::<Vec<_>>())
 }
 
 fn judge_keyring(keyrings: &[&str]) -> Result<(), MysqlError> {

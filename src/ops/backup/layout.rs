@@ -75,9 +75,8 @@ fn system_files(setting: &str, home: &Path) -> Result<Vec<SystemFile>, Error> {
             let message = format!("the system tablespace {part:?} is a raw device, which cannot be backed up");
             return Err(Error::new(ErrorKind::UnsupportedServer, message));
         }
-        let declared_bytes = parse_bytes(size).map_err(|_| bad(part))?;
-        let autoextend = fields.next() == Some("autoextend");
-        files.push(SystemFile { path: home.join(name), declared_bytes, autoextend });
+        let _ = parse_bytes(size).map_err(|_| bad(part))?;
+        files.push(SystemFile { path: home.join(name) });
     }
     if files.is_empty() { Err(bad(setting)) } else { Ok(files) }
 }
@@ -91,10 +90,7 @@ mod tests {
         let files = system_files("ibdata1:12M;/ssd/ibdata2:50M:autoextend:max:2G", Path::new("/data")).unwrap();
         assert_eq!(files.len(), 2);
         assert_eq!(files[0].path, Path::new("/data/ibdata1"));
-        assert_eq!(files[0].declared_bytes, 12 << 20);
-        assert!(!files[0].autoextend);
         assert_eq!(files[1].path, Path::new("/ssd/ibdata2"));
-        assert!(files[1].autoextend);
     }
 
     #[test]
