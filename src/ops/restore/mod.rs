@@ -15,6 +15,7 @@ mod native;
 mod pages;
 mod placement;
 mod redo;
+mod room;
 mod server;
 mod settings;
 mod target;
@@ -171,7 +172,7 @@ async fn check_target(
 ) -> Result<Needs, Error> {
     Target::check(&options.datadir, options.overwrite_incomplete)?;
     layout.check_outside_is_free(options.overwrite_incomplete, &options.datadir)?;
-    target::check_space(&options.datadir, needed_bytes(manifest, table))?;
+    room::check(&options.datadir, manifest, table, layout)?;
     check_keyring(options, manifest)?;
     let needs = Needs {
         version: manifest.server.version.parse().map_err(|error: crate::innodb::version::BadVersion| {
@@ -186,24 +187,6 @@ async fn check_target(
         server::check(&server::probe(mysqld, &options.datadir).await?, &needs)?;
     }
     Ok(needs)
-}
-
-/// Pages that are not all zero, the redo, and the other files.
-fn needed_bytes(manifest: &Manifest, table: &FileTable) -> u64 {
-    let largest = u64::from(manifest.server.page_size.bytes());
-    let pages = manifest.pages.copied.saturating_mul(largest);
-    let spaces: u64 = table
-        .spaces
-        .iter()
-        .map(|space| {
-            let flags = crate::innodb::space::TablespaceFlags::decode(space.flags);
-            let size = flags.map_or(largest, |flags| u64::from(flags.physical_size().bytes()));
-            u64::from(space.pages).saturating_mul(size)
-        })
-        .fold(0, u64::saturating_add);
-    let files = table.files.iter().map(|file| file.bytes).fold(0, u64::saturating_add);
-    let redo = manifest.lsn.end.saturating_since(manifest.lsn.checkpoint);
-    pages.min(spaces).saturating_add(files).saturating_add(redo).saturating_add(64 << 20)
 }
 
 /// A backup with encrypted data is of no use where its master keys are not: refused, naming the keys.

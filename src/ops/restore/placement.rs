@@ -129,6 +129,17 @@ impl Layout {
         Ok(layout)
     }
 
+    /// Every file of a tablespace, and its full size.
+    pub fn space_files(&self) -> impl Iterator<Item = (&Path, u64)> {
+        let size = |piece: &PiecePlace| u64::from(piece.pages).saturating_mul(u64::from(piece.page_bytes));
+        self.spaces.values().flatten().map(move |piece| (piece.path.as_path(), size(piece)))
+    }
+
+    /// Every other file of the backup, and its size.
+    pub fn other_files<'a>(&'a self, table: &'a FileTable) -> impl Iterator<Item = (&'a Path, u64)> {
+        self.files.iter().zip(&table.files).map(|(path, entry)| (path.as_path(), entry.bytes))
+    }
+
     fn paths(&self) -> impl Iterator<Item = &Path> {
         self.spaces.values().flatten().map(|piece| piece.path.as_path()).chain(self.files.iter().map(PathBuf::as_path))
     }
@@ -190,12 +201,8 @@ impl Layout {
             target.create_dir(directory)?;
         }
         let mut count = 0_u64;
-        for piece in self.spaces.values().flatten() {
-            target.create_file(&piece.path, u64::from(piece.pages).saturating_mul(u64::from(piece.page_bytes)))?;
-            count = count.saturating_add(1);
-        }
-        for (path, entry) in self.files.iter().zip(&table.files) {
-            target.create_file(path, entry.bytes)?;
+        for (path, bytes) in self.space_files().chain(self.other_files(table)) {
+            target.create_file(path, bytes)?;
             count = count.saturating_add(1);
         }
         Ok(count)

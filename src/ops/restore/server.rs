@@ -28,6 +28,8 @@ use crate::ops::restore::target::{Target, io_error};
 
 /// How often the server's log is looked at.
 const POLL: Duration = Duration::from_millis(100);
+/// How long a server may take to shut down once the restore was cancelled: a cancelled process has 20 s for everything.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Lines of the server's log that an error carries.
 const LOG_TAIL_LINES: usize = 25;
 
@@ -148,10 +150,7 @@ async fn supervise(child: &mut Child, log: &Path, cancel: &CancellationToken) ->
                 let status = status.map_err(|error| io_error("wait for the server of", log, error))?;
                 return Err(failed(&format!("the server ended during recovery ({status})"), log));
             }
-            () = cancel.cancelled() => {
-                stop(child).await?;
-                return Err(Error::cancelled());
-            }
+            () = cancel.cancelled() => return Err(stopped(stop(child, cancel, PATIENCE).await?)),
             () = tokio::time::sleep(POLL) => {}
         }
         // MY-010931 is "ready for connections": recovery is over by then (MySQL 8.0 to 9.7).
@@ -160,21 +159,56 @@ async fn supervise(child: &mut Child, log: &Path, cancel: &CancellationToken) ->
             break;
         }
     }
-    let status = stop(child).await?;
-    if status.success() {
-        return Ok(());
+    match stop(child, cancel, PATIENCE).await? {
+        Stop::Ended(status) if status.success() => Ok(()),
+        Stop::Ended(_) if cancel.is_cancelled() => Err(Error::cancelled()),
+        Stop::Ended(status) => {
+            Err(failed(&format!("the server recovered but did not shut down cleanly ({status})"), log))
+        }
+        killed @ Stop::Killed => Err(stopped(killed)),
     }
-    Err(failed(&format!("the server recovered but did not shut down cleanly ({status})"), log))
 }
 
-async fn stop(child: &mut Child) -> Result<std::process::ExitStatus, Error> {
+/// How a server that was told to shut down ended.
+enum Stop {
+    /// By itself.
+    Ended(std::process::ExitStatus),
+    /// It took too long for somebody who waits to be let go.
+    Killed,
+}
+
+fn stopped(how: Stop) -> Error {
+    match how {
+        Stop::Ended(_) => Error::cancelled(),
+        Stop::Killed => {
+            let seconds = PATIENCE.as_secs();
+            let message =
+                format!("cancelled before it was done; the server did not shut down within {seconds} s and was killed");
+            Error::new(ErrorKind::Cancelled, message)
+                .advise("the directory is as after a crash: a server that is started on it recovers it")
+        }
+    }
+}
+
+/// Tells the server to shut down and waits: as long as it takes, for it may have much to write, but after a cancel no
+/// longer than `patience`. Then it is killed, which it is made for.
+async fn stop(child: &mut Child, cancel: &CancellationToken, patience: Duration) -> Result<Stop, Error> {
     if let Some(pid) = child.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw) {
         // A server that has gone already is what we want, too.
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
     }
-    child.wait().await.map_err(|error| {
-        Error::new(ErrorKind::RecoveryFailed, "cannot wait for the server to shut down").caused_by(error)
-    })
+    let failed =
+        |error| Error::new(ErrorKind::RecoveryFailed, "cannot wait for the server to shut down").caused_by(error);
+    let impatience = async {
+        cancel.cancelled().await;
+        tokio::time::sleep(patience).await;
+    };
+    tokio::select! {
+        status = child.wait() => return Ok(Stop::Ended(status.map_err(failed)?)),
+        () = impatience => {}
+    }
+    child.kill().await.map_err(failed)?;
+    Ok(Stop::Killed)
 }
 
 fn failed(what: &str, log: &Path) -> Error {
@@ -237,6 +271,29 @@ mod tests {
         assert!(check(&other_pages, &needs()).unwrap_err().to_string().contains("innodb_page_size 4096"));
         let other_names = ServerSettings { lower_case_table_names: Some(1), ..fits };
         assert!(check(&other_names, &needs()).unwrap_err().to_string().contains("lower_case_table_names 1"));
+    }
+
+    fn deaf() -> Child {
+        let script = "trap '' TERM; while :; do sleep 0.05; done";
+        Command::new("bash").args(["-c", script]).kill_on_drop(true).spawn().unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_server_that_does_not_shut_down_is_killed_once_the_restore_is_cancelled() {
+        let (cancel, mut child) = (CancellationToken::new(), deaf());
+        let id = child.id().unwrap();
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let stopping = stop(&mut child, &cancel, Duration::from_millis(100));
+        tokio::pin!(stopping);
+        // Nobody cancelled: it may take its time.
+        let early = tokio::time::timeout(Duration::from_millis(400), &mut stopping).await;
+        assert!(early.is_err());
+        cancel.cancel();
+        let how = stopping.await.unwrap();
+        assert!(matches!(how, Stop::Killed));
+        assert!(!Path::new(&format!("/proc/{id}")).exists(), "it is still there");
+        let error = stopped(how);
+        assert!(error.kind == ErrorKind::Cancelled && error.message.contains("was killed"), "{error:?}");
     }
 
     #[test]

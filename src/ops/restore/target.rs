@@ -212,20 +212,6 @@ pub fn marked_files(datadir: &Path) -> Vec<PathBuf> {
     serde_json::from_slice::<Marker>(&bytes).map(|marker| marker.external_files).unwrap_or_default()
 }
 
-/// Refuses when the file system of `datadir` has less than `needed` bytes for us.
-pub fn check_space(datadir: &Path, needed: u64) -> Result<(), Error> {
-    let existing = existing_ancestor(datadir);
-    let stat =
-        rustix::fs::statvfs(existing).map_err(|error| io_error("measure the space of", existing, error.into()))?;
-    let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-    if free >= needed {
-        return Ok(());
-    }
-    let path = datadir.display();
-    let message = format!("target {path} has {free} bytes free, and the restore needs {needed}: free or add space");
-    Err(Error::new(ErrorKind::TargetTooSmall, message))
-}
-
 /// The directory itself, or the one in which it will be made.
 pub fn existing_ancestor(datadir: &Path) -> &Path {
     let mut existing = datadir;
@@ -333,14 +319,5 @@ mod tests {
         assert!(precious.exists());
         assert_eq!(fs::read(&planted).unwrap(), before, "it is not written through");
         assert!(!dir.path().join(MARKER).is_symlink());
-    }
-
-    #[test]
-    fn too_little_space_is_refused_with_both_numbers() {
-        let dir = tempfile::tempdir().unwrap();
-        let refused = check_space(&dir.path().join("not/there/yet"), u64::MAX).unwrap_err();
-        assert_eq!(refused.kind, ErrorKind::TargetTooSmall);
-        assert!(refused.to_string().contains(&u64::MAX.to_string()));
-        check_space(dir.path(), 1).unwrap();
     }
 }
