@@ -12,7 +12,8 @@ use crate::store::{BackupState as StoredState, StoredBackup};
 pub async fn run(ctx: &Context, options: ListOptions) -> Result<Vec<ListEntry>, Error> {
     ctx.check()?;
     let repository = stored::open_existing(&options.store).await?;
-    let mut entries: Vec<ListEntry> = repository.list().await?.into_iter().map(entry).collect();
+    let mut entries = Vec::new();
+    repository.list_each(|stored| entries.push(entry(stored))).await?;
     entries.sort_by(|a, b| (a.start_time, &a.id).cmp(&(b.start_time, &b.id)));
     Ok(entries)
 }

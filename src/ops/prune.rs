@@ -20,7 +20,7 @@ use crate::ops::error::{Error, ErrorKind};
 use crate::ops::options::{KeepRules, PruneOptions};
 use crate::ops::report::{PruneLine, PruneReport, Removal};
 use crate::ops::stored;
-use crate::store::{BackupState as StoredState, Repository};
+use crate::store::{BackupState as StoredState, Repository, StoredBackup};
 use crate::util::clock;
 
 /// Prunes a store. One backup that cannot be removed does not keep the others.
@@ -33,9 +33,9 @@ pub async fn run(ctx: &Context, options: PruneOptions) -> Result<PruneReport, Er
     let mut report = PruneReport { dry_run: options.dry_run, ..PruneReport::default() };
     let mut complete = Vec::new();
     let mut stale = Vec::new();
-    for stored in repository.list().await? {
+    let sort = |stored: StoredBackup| {
         if options.name.as_deref().is_some_and(|name| name != stored.id.name()) {
-            continue;
+            return;
         }
         match stored.state {
             StoredState::Complete { manifest } => {
@@ -54,7 +54,8 @@ pub async fn run(ctx: &Context, options: PruneOptions) -> Result<PruneReport, Er
             StoredState::Stale | StoredState::Deleted { remains: true } => stale.push(stored.id),
             StoredState::Running | StoredState::Deleted { remains: false } | StoredState::Damaged { .. } => {}
         }
-    }
+    };
+    repository.list_each(sort).await?;
     if !options.keep.is_empty() {
         let plan = plan_prune(complete, options.keep, clock::now());
         report.kept.extend(plan.keep.into_iter().map(|(id, reason)| line(&id, None, reason)));

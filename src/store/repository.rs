@@ -96,8 +96,15 @@ impl Repository {
         self.client.url()
     }
 
-    /// Everything that is there, oldest first.
+    /// Everything that is there, oldest first, manifests included: for whoever needs them all at once.
     pub async fn list(&self) -> Result<Vec<StoredBackup>, StoreError> {
+        let mut all = Vec::new();
+        self.list_each(|stored| all.push(stored)).await?;
+        Ok(all)
+    }
+
+    /// Shows everything that is there, oldest first, one by one: of the manifests, a few are in memory at a time.
+    pub async fn list_each(&self, mut show: impl FnMut(StoredBackup)) -> Result<(), StoreError> {
         let now = OnceCell::new();
         let looks = futures::stream::iter(self.ids().await?).map(|id| {
             let now = &now;
@@ -107,8 +114,13 @@ impl Repository {
                 Ok::<_, StoreError>(Some(StoredBackup { id, state, marks }))
             }
         });
-        let found: Vec<Option<StoredBackup>> = looks.buffered(FAN_OUT).try_collect().await?;
-        Ok(found.into_iter().flatten().collect())
+        let mut looks = std::pin::pin!(looks.buffered(FAN_OUT));
+        while let Some(found) = looks.try_next().await? {
+            if let Some(stored) = found {
+                show(stored);
+            }
+        }
+        Ok(())
     }
 
     /// What is there of one id; `None` if nothing.

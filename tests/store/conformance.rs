@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use stillframe::archive::id::{AttemptId, BackupId};
 use stillframe::archive::object::ObjectError;
-use stillframe::store::{BackupState, Capabilities, Removal, Repository, StoreError, StoreSettings};
+use stillframe::store::{BackupState, Capabilities, Removal, Repository, StoreError, StoreSettings, StoredBackup};
 use tokio_util::sync::CancellationToken;
 
 use crate::help::{backup, begin, blocking, directory, id_at, manifest, open, pattern, quick, read, write};
@@ -176,4 +176,25 @@ async fn gives_up_cleanly(repository: &Repository) {
     assert_eq!(repository.state(&id).await.unwrap(), Some(BackupState::Stale));
     assert_eq!(repository.remove_stale(&id).await.unwrap(), Removal::Removed);
     assert_eq!(repository.state(&id).await.unwrap(), Some(BackupState::Deleted { remains: false }));
+}
+
+/// Of a thousand manifests of up to a MiB each, a few are held at a time: what lies far ahead is not read yet.
+#[tokio::test]
+async fn a_list_is_shown_while_it_is_read() {
+    let (repository, folder) = directory().await;
+    let ids: Vec<BackupId> = (0..60).map(|second| id_at("many", second)).collect();
+    for id in &ids {
+        backup(&repository, id, None).await;
+    }
+    let last = folder.path().join("store/backups").join(ids[59].as_str());
+    assert!(last.exists());
+    let mut shown = Vec::new();
+    let show = |stored: StoredBackup| {
+        if shown.is_empty() {
+            std::fs::remove_dir_all(&last).unwrap();
+        }
+        shown.push(stored.id);
+    };
+    repository.list_each(show).await.unwrap();
+    assert_eq!(shown, ids[..59]);
 }

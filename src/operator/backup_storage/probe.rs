@@ -88,24 +88,23 @@ async fn ask(repository: &Repository, mode: AccessMode) -> Result<Probed, StoreE
         return Ok(Probed::Good { capabilities, content: None });
     }
     let mut content = Content::default();
-    for StoredBackup { id, state, marks } in repository.list().await? {
-        match state {
-            BackupState::Complete { manifest } => {
-                let Ok(manifest) = Manifest::decode(&manifest) else { continue };
-                content.complete.push(Listed {
-                    id,
-                    stored_bytes: i64::try_from(manifest.bytes.stored).unwrap_or(i64::MAX),
-                    backup_type: match manifest.backup_type {
-                        manifest::BackupType::Full => BackupType::Full,
-                        manifest::BackupType::Incremental => BackupType::Incremental,
-                    },
-                    marks,
-                });
-            }
-            BackupState::Deleted { .. } => content.deleted.push(id),
-            BackupState::Running | BackupState::Stale | BackupState::Damaged { .. } => {}
+    let note = |StoredBackup { id, state, marks }: StoredBackup| match state {
+        BackupState::Complete { manifest } => {
+            let Ok(manifest) = Manifest::decode(&manifest) else { return };
+            content.complete.push(Listed {
+                id,
+                stored_bytes: i64::try_from(manifest.bytes.stored).unwrap_or(i64::MAX),
+                backup_type: match manifest.backup_type {
+                    manifest::BackupType::Full => BackupType::Full,
+                    manifest::BackupType::Incremental => BackupType::Incremental,
+                },
+                marks,
+            });
         }
-    }
+        BackupState::Deleted { .. } => content.deleted.push(id),
+        BackupState::Running | BackupState::Stale | BackupState::Damaged { .. } => {}
+    };
+    repository.list_each(note).await?;
     Ok(Probed::Good { capabilities, content: Some(content) })
 }
 
