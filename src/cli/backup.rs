@@ -67,6 +67,9 @@ pub(super) struct Args {
     /// them out and say so
     #[arg(long, value_name = "POLICY", default_value_t = NonTransactional::default(), value_parser = choice::<NonTransactional>(NonTransactional::NAMES))]
     non_transactional: NonTransactional,
+    /// Give up when copying them takes so long, for nobody can write meanwhile; or unlimited
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = budget)]
+    read_lock_budget: Budget,
     /// Ask the server to keep its redo until it is captured: where it allows that, always or never. A consumer that
     /// does not advance can stall the server; docs/runbooks/redo.md says how that is prevented
     #[arg(long, value_name = "WHEN", default_value_t = RedoConsumer::default(), value_parser = choice::<RedoConsumer>(RedoConsumer::NAMES))]
@@ -110,6 +113,7 @@ impl Args {
             lock_timeout: self.lock_timeout,
             ddl_wait_budget: self.ddl_wait_budget.0,
             non_transactional: self.non_transactional,
+            read_lock_budget: self.read_lock_budget.0,
             redo_consumer: self.redo_consumer,
             spool_dir: self.spool_dir.unwrap_or_else(std::env::temp_dir),
             spool_bytes: self.spool_bytes,
@@ -232,7 +236,7 @@ mod tests {
              --ssl-mode verify-identity --ssl-ca ca --ssl-cert cert --ssl-key key --ssl-server-name name --datadir /d \
              --keyring-file kr --encrypted-pages copy-unverified --incremental-from auto --compression zstd:3 \
              --encryption-key-file k1 --encryption-key-file k2 --parallel 3 --throttle 50M --polite --lock-policy short \
-             --lock-timeout 7 --ddl-wait-budget unlimited --non-transactional skip --redo-consumer off --spool-dir /sp \
+             --lock-timeout 7 --ddl-wait-budget unlimited --non-transactional skip --read-lock-budget 9 --redo-consumer off --spool-dir /sp \
              --spool-bytes 1G --allow-untested-server -o json",
         );
         assert_eq!(options.store.to_string(), "s3://bucket/prefix");
@@ -255,6 +259,7 @@ mod tests {
         assert_eq!(options.lock_policy, LockPolicy::Short);
         assert_eq!((options.lock_timeout, options.ddl_wait_budget), (Duration::from_secs(7), None));
         assert_eq!(options.non_transactional, NonTransactional::Skip);
+        assert_eq!(options.read_lock_budget, Some(Duration::from_secs(9)));
         assert_eq!(options.redo_consumer, RedoConsumer::Off);
         assert_eq!((options.spool_dir, options.spool_bytes), ("/sp".into(), 1 << 30));
         assert!(options.allow_untested_server);

@@ -196,6 +196,8 @@ kinds! {
         "use a server of the same page size, lower_case_table_names and of this or a later version";
     RecoveryFailed = 30, "restore.md", "recovery of the restored files failed",
         "the server's own log is shown above; the directory is not usable";
+    ReadLockBudget = 31, "locks.md", "the global read lock was needed for longer than allowed",
+        "convert large tables of MyISAM, ARCHIVE or CSV to InnoDB, leave them out with --non-transactional skip, or raise --read-lock-budget";
 }
 
 #[cfg(test)]

@@ -180,6 +180,8 @@ pub struct BackupOptions {
     pub ddl_wait_budget: Option<Duration>,
     /// What to do about tables without redo.
     pub non_transactional: NonTransactional,
+    /// How long the files of such tables may take to copy, while nobody can write. `None`: as long as it takes.
+    pub read_lock_budget: Option<Duration>,
     /// Whether the server is asked to keep redo until it is captured.
     pub redo_consumer: RedoConsumer,
     /// Where redo waits for the store.
@@ -197,6 +199,8 @@ impl BackupOptions {
     pub const DEFAULT_LOCK_TIMEOUT: Duration = Duration::from_mins(1);
     /// How long DDL may wait, unless told.
     pub const DEFAULT_DDL_WAIT_BUDGET: Duration = Duration::from_mins(5);
+    /// How long nobody may write, unless told.
+    pub const DEFAULT_READ_LOCK_BUDGET: Duration = Duration::from_mins(1);
     /// How much may wait in the spool, unless told.
     pub const DEFAULT_SPOOL_BYTES: u64 = 4 << 30;
     /// Fast enough to keep up with a disk on few cores.
@@ -223,6 +227,7 @@ impl BackupOptions {
             lock_timeout: Self::DEFAULT_LOCK_TIMEOUT,
             ddl_wait_budget: Some(Self::DEFAULT_DDL_WAIT_BUDGET),
             non_transactional: NonTransactional::default(),
+            read_lock_budget: Some(Self::DEFAULT_READ_LOCK_BUDGET),
             redo_consumer: RedoConsumer::default(),
             spool_dir: std::env::temp_dir(),
             spool_bytes: Self::DEFAULT_SPOOL_BYTES,

@@ -76,6 +76,7 @@ fn is_retryable(kind: ErrorKind) -> bool {
         | ErrorKind::Connection
         | ErrorKind::LockTimeout
         | ErrorKind::DdlWaitBudget
+        | ErrorKind::ReadLockBudget
         | ErrorKind::RedoOverwritten
         | ErrorKind::SpoolFull
         | ErrorKind::SourceChanged

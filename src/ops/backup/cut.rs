@@ -10,11 +10,12 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::capture::{CopyPlan, SpooledFile, check_room, spool_files};
+use crate::capture::{CopyPlan, PlannedFile, Spool, SpooledFile, check_room, spool_files};
 use crate::mysql::{BackupLock, LogStatus};
 use crate::ops::blocking;
 use crate::ops::error::{Error, ErrorKind};
@@ -65,10 +66,8 @@ pub async fn take(
         blocking(move || Ok(check_room(&files, &spool)?)).await?;
         lock.global_read_lock(options.lock_timeout, stop).await?;
     }
-    let spooled = {
-        let (files, spool, stop) = (selected.under_lock.clone(), destination.spool(), stop.clone());
-        blocking(move || Ok(spool_files(&files, &spool, &stop)?)).await?
-    };
+    let budget = options.read_lock_budget.filter(|_| locked);
+    let spooled = spool_within(budget, selected.under_lock.clone(), destination.spool(), stop).await?;
     if source.info.log_bin {
         lock.rotate_binlog().await?;
     }
@@ -78,6 +77,27 @@ pub async fn take(
     let global_read_lock = if locked { lock.unlock_tables().await? } else { Duration::ZERO };
     lock.flush_engine_logs().await?;
     Ok(Cut { status, spooled, binlog, global_read_lock })
+}
+
+/// Copies the files that only the global read lock keeps still. Nobody can write meanwhile: what takes longer than the
+/// budget is not waited for, not even to the end of a read that hangs.
+async fn spool_within(
+    budget: Option<Duration>,
+    files: Vec<PlannedFile>,
+    spool: Arc<Spool>,
+    stop: &CancellationToken,
+) -> Result<Vec<SpooledFile>, Error> {
+    let own_stop = stop.child_token();
+    // Whichever way this ends, the copy does.
+    let _stopped = own_stop.clone().drop_guard();
+    let count = files.len();
+    let spooling = blocking(move || Ok(spool_files(&files, &spool, &own_stop)?));
+    let Some(budget) = budget else { return spooling.await };
+    tokio::time::timeout(budget, spooling).await.unwrap_or_else(|_| {
+        let seconds = budget.as_secs();
+        let message = format!("the {count} files of tables without redo were not copied within {seconds} s");
+        Err(Error::new(ErrorKind::ReadLockBudget, message))
+    })
 }
 
 /// Bytes before the first event of an encrypted binlog; positions do not count them (MySQL 9.7; tablespace-files
@@ -116,5 +136,36 @@ fn is_encrypted(file: &File, path: &Path) -> Result<bool, Error> {
 fn read_error(path: &Path) -> impl FnOnce(std::io::Error) -> Error {
     move |error| {
         Error::new(ErrorKind::LocalIo, format!("cannot read the binary log {}", path.display())).caused_by(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::capture::FileKind;
+
+    fn file(path: PathBuf) -> Vec<PlannedFile> {
+        vec![PlannedFile { path, relative: None, kind: FileKind::NonTransactional }]
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn files_that_take_longer_than_the_budget_are_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = Spool::create(dir.path(), 1 << 20, "t").unwrap();
+        let stop = CancellationToken::new();
+        let hanging = dir.path().join("hangs.MYD");
+        let made = std::process::Command::new("mkfifo").arg(&hanging).status().unwrap();
+        assert!(made.success());
+        let budget = Some(Duration::from_millis(50));
+        let error = spool_within(budget, file(hanging.clone()), Arc::clone(&spool), &stop).await.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::ReadLockBudget);
+        assert!(!stop.is_cancelled(), "the run decides what else ends");
+        // Lets the thread that still waits for the file go.
+        drop(File::options().write(true).open(&hanging).unwrap());
+
+        let quick = dir.path().join("quick.MYD");
+        std::fs::write(&quick, b"rows").unwrap();
+        let minute = Some(Duration::from_mins(1));
+        assert_eq!(spool_within(minute, file(quick), spool, &stop).await.unwrap().len(), 1);
     }
 }

@@ -11,6 +11,7 @@ use crate::capture::{CopyPlan, CopySummary, FileKind, PlannedFile, RegisteredFil
 use crate::innodb::keyring::Keyring;
 use crate::innodb::version::Support;
 use crate::mysql::{self, GtidSet, LogStatus, PreflightOptions, ServerInfo, Session};
+use crate::ops::blocking;
 use crate::ops::error::{Error, ErrorKind};
 use crate::ops::options::{BackupOptions, EncryptedPages, NonTransactional};
 use crate::util::names::printable;
@@ -42,9 +43,11 @@ impl Source {
         let untested = check_version(&info, options.allow_untested_server)?;
         let checked = mysql::preflight(&mut session, &info, &PreflightOptions::default()).await?;
         let layout = source_layout(&info, options.datadir.as_deref())?;
-        check_same_server(&layout.datadir, &info.uuid)?;
-        check_readable(&layout)?;
-        let keyring = options.keyring_file.as_deref().map(read_keyring).transpose()?;
+        // A file system that answers slowly, or never, must not stop what else runs: the signals' cancel first of all.
+        let (layout, keyring) = {
+            let (uuid, keyring_file) = (info.uuid.clone(), options.keyring_file.clone());
+            blocking(move || look_at_files(layout, &uuid, keyring_file.as_deref())).await?
+        };
         check_redo_key(&info, keyring.is_some())?;
         let at_start = LogStatus::read(&mut session).await?;
         check_gtid_room(at_start.gtid_executed.len().saturating_add(info.gtid_purged.len()))?;
@@ -177,6 +180,18 @@ fn check_gtid_room(bytes: usize) -> Result<(), Error> {
     Err(Error::new(ErrorKind::UnsupportedServer, message))
 }
 
+/// What the file system has to say before anything is copied. Blocks.
+fn look_at_files(
+    layout: SourceLayout,
+    uuid: &str,
+    keyring_file: Option<&Path>,
+) -> Result<(SourceLayout, Option<Arc<Keyring>>), Error> {
+    check_same_server(&layout.datadir, uuid)?;
+    check_readable(&layout)?;
+    let keyring = keyring_file.map(read_keyring).transpose()?;
+    Ok((layout, keyring))
+}
+
 /// The uuid in the directory's `auto.cnf` must be the server's: another mount, another server, another history.
 fn check_same_server(datadir: &Path, uuid: &str) -> Result<(), Error> {
     let path = datadir.join("auto.cnf");
@@ -202,6 +217,13 @@ fn check_readable(layout: &SourceLayout) -> Result<(), Error> {
     for dir in dirs.chain(&layout.directories) {
         if let Err(error) = std::fs::read_dir(dir) {
             let message = format!("cannot list {}, which the server uses", dir.display());
+            let is_gone = error.kind() == std::io::ErrorKind::NotFound && layout.directories.contains(dir);
+            let advice = if is_gone {
+                "make that directory, or take it out of innodb_directories and restart the server; where it is on a \
+                 volume of its own, mount that here at the same path"
+            } else {
+                advice
+            };
             return Err(Error::new(ErrorKind::LocalIo, message).caused_by(error).advise(advice));
         }
     }
@@ -238,6 +260,42 @@ mod tests {
     fn gtid_sets_that_no_manifest_holds_are_refused_at_once() {
         check_gtid_room(500_000).unwrap();
         assert_eq!(check_gtid_room(1 << 20).unwrap_err().kind, ErrorKind::UnsupportedServer);
+    }
+
+    #[tokio::test]
+    async fn files_that_do_not_answer_stop_nobody_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let hanging = dir.path().join("auto.cnf");
+        assert!(std::process::Command::new("mkfifo").arg(&hanging).status().unwrap().success());
+        let layout = layout(dir.path(), Vec::new());
+        let looking = tokio::spawn(blocking(move || look_at_files(layout, "u", None)));
+        // On this one thread nothing else would run, were it the one that waits for the file.
+        tokio::time::sleep(std::time::Duration::from_millis(30)).await;
+        assert!(!looking.is_finished());
+        std::fs::write(&hanging, "server-uuid=other\n").unwrap();
+        assert_eq!(looking.await.unwrap().unwrap_err().kind, ErrorKind::ServerMismatch);
+    }
+
+    fn layout(dir: &Path, directories: Vec<PathBuf>) -> SourceLayout {
+        SourceLayout {
+            datadir: dir.into(),
+            data_home: dir.into(),
+            system_files: Vec::new(),
+            undo_dir: dir.into(),
+            directories,
+            redo_dir: dir.into(),
+            page_size: crate::innodb::ids::PageSize::DEFAULT,
+        }
+    }
+
+    #[test]
+    fn a_directory_of_the_setting_that_is_gone_is_explained() {
+        let dir = tempfile::tempdir().unwrap();
+        check_readable(&layout(dir.path(), vec![dir.path().into()])).unwrap();
+        let error = check_readable(&layout(dir.path(), vec![dir.path().join("gone")])).unwrap_err();
+        assert!(error.message.contains("gone") && error.advice().contains("innodb_directories"), "{error:?}");
+        let error = check_readable(&layout(&dir.path().join("no"), vec![])).unwrap_err();
+        assert!(!error.advice().contains("innodb_directories"), "{error:?}");
     }
 
     #[test]
