@@ -20,6 +20,7 @@ pub(crate) mod names;
 pub(crate) mod pods;
 pub(crate) mod quantity;
 pub(crate) mod retention;
+pub(crate) mod runners;
 pub(crate) mod secrets;
 pub(crate) mod storage;
 pub(crate) mod watched;

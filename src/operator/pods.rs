@@ -251,7 +251,7 @@ fn waiting(conditions: &[k8s_openapi::api::core::v1::PodCondition], container: O
         let message = condition.message.clone().unwrap_or_default();
         return PodState::Waiting {
             reason: reasons::UNSCHEDULABLE,
-            message: format!("the runner cannot be scheduled beside the database: {message}"),
+            message: format!("the runner cannot be scheduled: {message}"),
         };
     }
     let waits = container.and_then(|container| container.state.as_ref()?.waiting.as_ref());

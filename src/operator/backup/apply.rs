@@ -19,15 +19,15 @@ use crate::obs::metrics::Finished;
 use crate::operator::Context;
 use crate::operator::error::{During, OperatorError};
 use crate::operator::names::{MANAGER, REMOVAL};
+use crate::operator::runners::Authority;
 
-use super::build::Authority;
 use super::keep::removal_mark;
 
 /// The finalizer: work to do before a backup's object may go.
 pub(super) const FINALIZER: &str = "stillframe.dev/backup";
 
 /// What a run needs besides pods, in the order in which one needs the other.
-pub(super) async fn authority(client: &Client, namespace: &str, authority: Authority) -> Result<(), OperatorError> {
+pub(crate) async fn authority(client: &Client, namespace: &str, authority: Authority) -> Result<(), OperatorError> {
     // Without `..`: what is built is applied, or this does not compile.
     let Authority { account, report, role, binding } = authority;
     set(client, namespace, &account).await?;
@@ -39,13 +39,14 @@ pub(super) async fn authority(client: &Client, namespace: &str, authority: Autho
 
 /// Takes a run's authority back and its reports away: nobody needs them after the end, and ten thousand backups should
 /// not leave thirty thousand objects behind.
-pub(super) async fn forget_authority(client: &Client, namespace: &str, run: &str) -> Result<(), OperatorError> {
+pub(crate) async fn forget_authority(client: &Client, namespace: &str, run: &str) -> Result<(), OperatorError> {
     delete::<RoleBinding>(client, namespace, run).await?;
     delete::<Role>(client, namespace, run).await?;
     delete::<ConfigMap>(client, namespace, run).await
 }
 
-async fn delete<K>(client: &Client, namespace: &str, name: &str) -> Result<(), OperatorError>
+/// Deletes an object by its name; one that is gone already is as good.
+pub(crate) async fn delete<K>(client: &Client, namespace: &str, name: &str) -> Result<(), OperatorError>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + std::fmt::Debug + DeserializeOwned,
 {
@@ -89,7 +90,7 @@ where
 }
 
 /// Deletes a runner's pod, with the time that it needs to let go. One that is gone already is as good.
-pub(super) async fn delete_pod(client: &Client, pod: &Pod) -> Result<(), OperatorError> {
+pub(crate) async fn delete_pod(client: &Client, pod: &Pod) -> Result<(), OperatorError> {
     let (namespace, name) = (pod.namespace().unwrap_or_default(), pod.name_any());
     let api: Api<Pod> = Api::namespaced(client.clone(), &namespace);
     // By its uid: never another one of the same name.

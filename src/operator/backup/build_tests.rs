@@ -1,17 +1,23 @@
 //! What a runner's pod looks like, as a cluster's policies and a database's files would see it.
 
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::PodSpec;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use serde_json::{Value, json};
 
 use super::*;
 use crate::api::MySQLBackup;
-use crate::api::runner::{RunnerRequest, Work};
+use crate::api::runner::{REQUEST_VARIABLE, RunnerRequest, Work};
 use crate::api::storage::BackupStorageSpec;
 use crate::operator::pods::read_database_pod;
+use crate::operator::runners::{Authority, authority};
 use crate::operator::storage::plan_store;
 
 fn who() -> Identity {
     Identity {
         namespace: "shop".into(),
+        kind: KIND,
         uid: "2f1c".into(),
         run: "nightly-1a2b3c4d".into(),
         attempt: 2,

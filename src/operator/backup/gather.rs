@@ -17,7 +17,7 @@ use crate::operator::storage::{StorePlan, plan_store};
 use super::validate::{Gathered, source_secrets};
 
 /// The runner's side only: what is needed while a try is going on.
-pub(super) async fn gather_runners(
+pub(crate) async fn gather_runners(
     client: &Client,
     namespace: &str,
     uid: &str,
@@ -116,7 +116,7 @@ fn claim_names(pod: &Pod) -> Vec<String> {
 }
 
 /// True if the namespace is on its way out: nothing new can be made in it.
-pub(super) async fn is_terminating(client: &Client, namespace: &str) -> Result<bool, OperatorError> {
+pub(crate) async fn is_terminating(client: &Client, namespace: &str) -> Result<bool, OperatorError> {
     let namespaces: Api<Namespace> = Api::all(client.clone());
     let found = namespaces.get_opt(namespace).await.during(|| format!("read namespace {namespace}"))?;
     Ok(found.is_none_or(|namespace| namespace.metadata.deletion_timestamp.is_some()))

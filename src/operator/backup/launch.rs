@@ -14,6 +14,7 @@ use crate::api::source::BackupSource;
 use crate::operator::error::{During, OperatorError};
 use crate::operator::names::{backup_id, pod_name, report_key};
 use crate::operator::pods::{PodState, read_runner_pod};
+use crate::operator::runners;
 use crate::store::BackupState;
 
 use super::validate::{BackupPlan, Gathered, Refusal, Step, next_step, work};
@@ -88,7 +89,7 @@ impl Reconciliation<'_> {
     async fn help(&mut self, gathered: &Gathered, kind: &str, pod: &Pod, what: &str) -> Result<Action, OperatorError> {
         let client = &self.context.client;
         let Some(there) = gathered.runners.get(&pod.name_any()) else {
-            apply::authority(client, &self.who.namespace, build::authority(&self.who, None)).await?;
+            apply::authority(client, &self.who.namespace, runners::authority(&self.who, None)).await?;
             if let Err(error) = apply::create(client, &self.who.namespace, pod).await {
                 return self.pod_refused(error).await;
             }
@@ -169,7 +170,7 @@ impl Reconciliation<'_> {
             self.fail(reasons::INVALID_SPEC, "the object's name makes no backup id");
             return self.write(None).await;
         };
-        apply::authority(client, &self.who.namespace, build::authority(&self.who, plan.account.as_deref())).await?;
+        apply::authority(client, &self.who.namespace, runners::authority(&self.who, plan.account.as_deref())).await?;
         let pod = build::backup_pod(&self.who, &self.backup.spec, source, plan, &backup_id, self.schedule());
         if !self.is_launched() {
             let runner =

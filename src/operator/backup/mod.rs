@@ -15,12 +15,12 @@ pub(crate) mod apply;
 mod build;
 mod cleanup;
 mod confirm;
-mod gather;
+pub(crate) mod gather;
 mod keep;
 mod launch;
 mod observe;
-mod status;
-mod validate;
+pub(crate) mod status;
+pub(crate) mod validate;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,7 +41,8 @@ use crate::util::clock;
 use super::Context;
 use super::error::OperatorError;
 use super::names::{MANAGED_BY, OWNER_KIND, SCHEDULE, run_name};
-use build::{Identity, KIND};
+use super::runners::Identity;
+use build::KIND;
 use keep::{removal, withdrawn};
 
 /// Backups that are looked at side by side.
@@ -131,6 +132,7 @@ impl<'a> Reconciliation<'a> {
             owner: backup.controller_owner_ref(&())?,
             image: context.options.image.clone(),
             log: context.options.runner_log.clone(),
+            kind: KIND,
             uid,
         };
         let at = Moment { generation: backup.metadata.generation.unwrap_or(0), now };
