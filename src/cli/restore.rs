@@ -22,8 +22,8 @@ pub(super) struct Args {
     /// The directory that becomes the database: empty, or not there yet
     #[arg(long, value_name = "DIR")]
     datadir: PathBuf,
-    /// Who applies the captured redo: native, Stillframe itself in the same pass; server, MySQL at its first start or
-    /// here with --mysqld
+    /// Who applies the captured redo: native, Stillframe while it restores, so that a server starts as after a clean
+    /// shutdown; server, MySQL itself at its first start or here with --mysqld
     #[arg(long, value_name = "WHO", default_value_t = Recovery::default(), value_parser = choice::<Recovery>(Recovery::NAMES))]
     recovery: Recovery,
     /// Run this server once, isolated from network, replication and events, until it has recovered the files and rolled

@@ -22,6 +22,8 @@ pub mod spaces;
 
 mod run;
 mod spill;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::path::PathBuf;

@@ -149,16 +149,17 @@ async fn an_interrupted_restore_never_starts_and_can_be_done_again() {
     let server = small(Server::builder()).await;
     let stored = take(&server, &["--compression", "none"]).await;
     let place = scratch();
-    let restore = |to: &Path| Cli::restore(&stored.url(), &stored.id, to);
+    let restore =
+        |to: &Path, recovery: &str| Cli::restore(&stored.url(), &stored.id, to).args(["--recovery", recovery]);
     let began = Instant::now();
-    let mut process = restore(&place.path().join("whole")).spawn();
+    let mut process = restore(&place.path().join("whole"), "native").spawn();
     process.wait_until_said("  restore").await;
     let before = began.elapsed();
     process.wait().await.assert_success();
     let writing = u64::try_from((began.elapsed().saturating_sub(before)).as_millis()).unwrap();
     let mut random = Random::new(u64::from(std::process::id()));
     let mut interrupted = 0;
-    for (step, share) in [
+    for (number, (step, share)) in [
         ("check target", 0),
         ("restore", 0),
         ("restore", 10),
@@ -167,9 +168,14 @@ async fn an_interrupted_restore_never_starts_and_can_be_done_again() {
         ("redo", 0),
         ("sync", 0),
         ("sync", 50),
-    ] {
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let (recovery, name) =
+            if number % 2 == 0 { (round::Recovery::Server, "server") } else { (round::Recovery::Native, "native") };
         let datadir = place.path().join("killed");
-        let mut process = restore(&datadir).spawn();
+        let mut process = restore(&datadir, name).spawn();
         process.wait_until_said(&format!("  {step}")).await;
         tokio::time::sleep(Duration::from_millis(random.below(writing * share / 100 + 1))).await;
         process.signal(Signal::KILL);
@@ -184,9 +190,9 @@ async fn an_interrupted_restore_never_starts_and_can_be_done_again() {
             // It is whole, but for the marker that has not gone yet, only behind the last sync.
             assert!(step == "sync" || !datadir.join("#innodb_redo").exists(), "a redo log at the step {step}");
             assert_is_no_database(&server, &datadir).await;
-            restore(&datadir).run().await.assert_failed(ErrorKind::TargetNotEmpty, "--overwrite-incomplete");
-            let again = restore(&datadir).args(["--overwrite-incomplete", "--mysqld"]).arg(server.mysqld());
-            assert_eq!(again.json().await["recovery"], "Recovered");
+            restore(&datadir, name).run().await.assert_failed(ErrorKind::TargetNotEmpty, "--overwrite-incomplete");
+            let again = Cli::restore(&stored.url(), &stored.id, &datadir).arg("--overwrite-incomplete");
+            recovery.assert_done(&recovery.of(again, &server).json().await);
         }
         let copy = round::stock(&server).on_datadir(&datadir).start().await;
         assert_eq!(copy.row::<(u64,)>("SELECT COUNT(*) FROM d.a").await, (2,));
