@@ -75,6 +75,7 @@ impl Args {
             keep_replication: self.keep_replication,
             overwrite_incomplete: self.overwrite_incomplete,
             check_structure: self.check,
+            overwrite: false,
             parallel: self.parallel.unwrap_or_else(default_parallel),
             memory: self.memory,
         })

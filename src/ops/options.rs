@@ -275,6 +275,8 @@ pub struct RestoreOptions {
     pub overwrite_incomplete: bool,
     /// Check the structure of every tablespace once it is recovered.
     pub check_structure: bool,
+    /// Replace a database that is there and that no server runs on. Never anything else.
+    pub overwrite: bool,
     /// Writing threads.
     pub parallel: NonZeroUsize,
     /// Memory for redo and pages in flight.
@@ -299,6 +301,7 @@ impl RestoreOptions {
             keep_replication: false,
             overwrite_incomplete: false,
             check_structure: false,
+            overwrite: false,
             parallel: default_parallel(),
             memory: Self::DEFAULT_MEMORY,
         }

@@ -15,6 +15,7 @@ mod native;
 mod pages;
 mod placement;
 mod redo;
+mod replace;
 mod room;
 mod server;
 mod settings;
@@ -77,7 +78,12 @@ pub async fn run(ctx: &Context, options: RestoreOptions) -> Result<RestoreReport
     let layout = Arc::new(layout);
     ctx.check()?;
 
-    let target = Arc::new(Target::claim(&options.datadir, options.overwrite_incomplete, &marker(&manifest, &layout))?);
+    let marker = marker(&manifest, &layout);
+    let replaces = replaces(&options);
+    if replaces {
+        replace::give_up(&options.datadir, &marker)?;
+    }
+    let target = Arc::new(Target::claim(&options.datadir, options.overwrite_incomplete || replaces, &marker)?);
     let written = {
         let (ctx, options, target) = (ctx.clone(), options.clone(), Arc::clone(&target));
         let (reader, manifest, table, layout) =
@@ -170,9 +176,15 @@ async fn check_target(
     table: &FileTable,
     layout: &Layout,
 ) -> Result<Needs, Error> {
-    Target::check(&options.datadir, options.overwrite_incomplete)?;
+    let given_back = if replaces(options) {
+        replace::check(&options.datadir)?;
+        replace::taken_bytes(&options.datadir)?
+    } else {
+        Target::check(&options.datadir, options.overwrite_incomplete)?;
+        0
+    };
     layout.check_outside_is_free(options.overwrite_incomplete, &options.datadir)?;
-    room::check(&options.datadir, manifest, table, layout)?;
+    room::check(&options.datadir, given_back, manifest, table, layout)?;
     check_keyring(options, manifest)?;
     let needs = Needs {
         version: manifest.server.version.parse().map_err(|error: crate::innodb::version::BadVersion| {
@@ -187,6 +199,11 @@ async fn check_target(
         server::check(&server::probe(mysqld, &options.datadir).await?, &needs)?;
     }
     Ok(needs)
+}
+
+/// A database is there, and is to make room.
+fn replaces(options: &RestoreOptions) -> bool {
+    options.overwrite && replace::holds_database(&options.datadir)
 }
 
 /// A backup with encrypted data is of no use where its master keys are not: refused, naming the keys.

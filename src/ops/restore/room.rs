@@ -39,11 +39,24 @@ struct Needs {
     other: u64,
 }
 
-/// Refuses when a file system has less room than what goes there takes.
-pub fn check(datadir: &Path, manifest: &Manifest, table: &FileTable, layout: &Layout) -> Result<(), Error> {
+/// Refuses when a file system has less room than what goes there takes. `given_back` bytes are in the data directory now,
+/// and will not be.
+pub fn check(
+    datadir: &Path,
+    given_back: u64,
+    manifest: &Manifest,
+    table: &FileTable,
+    layout: &Layout,
+) -> Result<(), Error> {
     let copied = manifest.pages.copied.saturating_mul(manifest.server.page_size.bytes().into());
     let redo = manifest.lsn.end.saturating_since(manifest.lsn.checkpoint);
-    check_by(&look, datadir, copied, redo.saturating_add(BESIDE), layout, table)
+    let own = look(datadir)?.id;
+    let look_ahead = |path: &Path| {
+        let system = look(path)?;
+        let more = if system.id == own { given_back } else { 0 };
+        Ok(FileSystem { free: system.free.saturating_add(more), ..system })
+    };
+    check_by(&look_ahead, datadir, copied, redo.saturating_add(BESIDE), layout, table)
 }
 
 fn check_by(

@@ -242,7 +242,7 @@ fn remove_if_there(path: &Path) -> Result<(), Error> {
 }
 
 /// A server holds a write lock on its system tablespace for as long as it runs.
-fn refuse_running_server(datadir: &Path) -> Result<(), Error> {
+pub fn refuse_running_server(datadir: &Path) -> Result<(), Error> {
     refuse_locked(&datadir.join("ibdata1"))
 }
 
