@@ -98,6 +98,18 @@ pub mod reasons {
     pub const RECORDED: &str = "Recorded";
     /// The storage may not be written to.
     pub const READ_ONLY: &str = "ReadOnly";
+    /// What a restore is to make is there already.
+    pub const TARGET_EXISTS: &str = "TargetExists";
+    /// A claim is filled, and its volume is being handed over.
+    pub const HANDING_OVER: &str = "HandingOver";
+    /// A claim waits for the first pod that uses it: that pod decides about the node.
+    pub const WAITING_FOR_CONSUMER: &str = "WaitingForConsumer";
+    /// The provisioner gave a claim an empty volume, whatever its dataSourceRef says.
+    pub const PROVISIONED_EMPTY: &str = "ProvisionedEmpty";
+    /// A claim that can never be filled as it is.
+    pub const CLAIM_UNUSABLE: &str = "ClaimUnusable";
+    /// The volume that was filled is gone.
+    pub const VOLUME_LOST: &str = "VolumeLost";
 
     /// All of them, for the documentation and its test.
     pub const ALL: &[&str] = &[
@@ -134,6 +146,12 @@ pub mod reasons {
         NEEDED_BY_RESTORE,
         RECORDED,
         READ_ONLY,
+        TARGET_EXISTS,
+        HANDING_OVER,
+        WAITING_FOR_CONSUMER,
+        PROVISIONED_EMPTY,
+        CLAIM_UNUSABLE,
+        VOLUME_LOST,
     ];
 }
 

@@ -112,9 +112,9 @@ pub struct MySQLRestoreSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keyring: Option<KeyringSpec>,
     /// Who applies the redo that the backup carries: Server the MySQL server when it first starts on the volume,
-    /// Native the restore itself.
-    #[serde(default)]
-    pub recovery: Recovery,
+    /// Native the restore itself. Unset: what this version of Stillframe does by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery: Option<Recovery>,
     /// What to do with tablespaces that were outside of the data directory: Inside puts them below it, Keep back to
     /// the path that they had, which must be in one of the target's volumes.
     #[serde(default)]
@@ -315,10 +315,9 @@ pub enum ClaimAccessMode {
 }
 
 /// Who applies the captured redo.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Recovery {
     /// The server, at its first start.
-    #[default]
     Server,
     /// The restore.
     Native,

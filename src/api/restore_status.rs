@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::backup_status::{Moment, SourceStatus};
 use super::common::{BinlogPosition, LsnRange, Progress, capped_gtid_set};
 use super::conditions::{self, Said, reasons, status, types};
+use super::runner::RestoredData;
 use super::schema;
 use crate::util::units::format_bytes;
 
@@ -75,6 +76,14 @@ pub struct MySQLRestoreStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub isolation: Vec<String>,
+    /// Settings, as name=value, that a server must be started with on the restored files; none if the defaults do.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub required_settings: Vec<String>,
+    /// What a person should know of the restored data.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub warnings: Vec<String>,
 }
 
 /// One claim of a restore.
@@ -86,16 +95,74 @@ pub struct ClaimStatus {
     pub name: String,
     /// Where it stands.
     pub state: ClaimState,
+    /// The uid of a claim that named this object as its data source: another claim of that name is another one to fill.
+    #[serde(rename = "claimUID", default, skip_serializing_if = "Option::is_none")]
+    pub claim_uid: Option<String>,
     /// The pod that fills it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pod_name: Option<String>,
+    /// That pod's uid: a pod of the same name with another uid is another runner.
+    #[serde(rename = "podUID", default, skip_serializing_if = "Option::is_none")]
+    pub pod_uid: Option<String>,
+    /// The volume that was filled, while it is handed over and after.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume_name: Option<String>,
     /// The number of the try, from 1.
     #[serde(default)]
     pub attempt: i32,
+    /// When the first try began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_time: Option<Time>,
+    /// When the next try begins, after one failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_attempt_time: Option<Time>,
+    /// Why it is not further, in one word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub reason: Option<String>,
     /// Why it is not further.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
 }
+
+impl ClaimStatus {
+    /// One for which nothing was done yet.
+    pub fn new(name: impl Into<String>, claim_uid: Option<String>) -> Self {
+        Self {
+            name: name.into(),
+            state: ClaimState::Pending,
+            claim_uid,
+            pod_name: None,
+            pod_uid: None,
+            volume_name: None,
+            attempt: 0,
+            start_time: None,
+            next_attempt_time: None,
+            reason: None,
+            message: None,
+        }
+    }
+
+    /// Moves it, with the reason in a word and a sentence.
+    pub fn set(&mut self, state: ClaimState, reason: &str, message: &str) {
+        self.state = state;
+        self.reason = Some(reason.to_owned());
+        self.message = Some(message.chars().take(MESSAGE_MAX).collect());
+    }
+
+    /// Moves it where there is nothing more to be said.
+    pub fn set_plain(&mut self, state: ClaimState) {
+        self.state = state;
+        self.reason = None;
+        self.message = None;
+        self.next_attempt_time = None;
+    }
+}
+
+/// Longest message about one claim: 256 of them must fit into one object.
+const MESSAGE_MAX: usize = 1000;
+/// Most claims that a status lists; of more, those that are filled are only counted.
+const CLAIMS_MAX: usize = 256;
 
 /// Where a claim stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -160,35 +227,39 @@ impl MySQLRestoreStatus {
         Ok(())
     }
 
-    /// So far are the claims.
+    /// So far are the claims, and this is the one thing to say of them all.
     pub fn set_claims(
         &mut self,
         claims: Vec<ClaimStatus>,
         progress: Option<Progress>,
+        (reason, message): (&str, &str),
         at: Moment,
     ) -> Result<(), AlreadyEnded> {
-        self.say(status::UNKNOWN, reasons::RUNNING, "claims are being filled", at)?;
+        self.say(status::UNKNOWN, reason, message, at)?;
         self.count(claims);
         self.progress = progress.map(Progress::summarised);
         Ok(())
     }
 
     /// Every claim is filled.
-    pub fn set_succeeded(
-        &mut self,
-        claims: Vec<ClaimStatus>,
-        size_bytes: i64,
-        isolation: Vec<String>,
-        at: Moment,
-    ) -> Result<(), AlreadyEnded> {
+    pub fn set_succeeded(&mut self, claims: Vec<ClaimStatus>, at: Moment) -> Result<(), AlreadyEnded> {
         self.say(status::TRUE, reasons::COMPLETED, "every claim is complete", at)?;
         self.count(claims);
         self.progress = None;
-        self.isolation = isolation;
-        self.size_bytes = Some(size_bytes);
-        self.size = Some(format_bytes(u64::try_from(size_bytes).unwrap_or(0)));
         self.end(at);
         Ok(())
+    }
+
+    /// What a runner found out about the data, which is the same in every claim.
+    pub fn take_data(&mut self, data: &RestoredData) {
+        self.isolation.clone_from(&data.isolation);
+        self.required_settings.clone_from(&data.settings);
+        self.warnings.clone_from(&data.warnings);
+        self.isolation.truncate(16);
+        self.required_settings.truncate(64);
+        self.warnings.truncate(64);
+        self.size_bytes = Some(i64::try_from(data.bytes).unwrap_or(i64::MAX));
+        self.size = Some(format_bytes(data.bytes));
     }
 
     /// It will not succeed any more.
@@ -200,19 +271,26 @@ impl MySQLRestoreStatus {
     }
 
     /// A data source: whether it serves claims, and those that it knows.
-    pub fn set_serving(&mut self, ready: Result<RestoredBackup, (&str, &str)>, claims: Vec<ClaimStatus>, at: Moment) {
+    pub fn set_serving(
+        &mut self,
+        ready: Result<(), (&str, &str)>,
+        claims: Vec<ClaimStatus>,
+        progress: Option<Progress>,
+        at: Moment,
+    ) {
         match ready {
-            Ok(backup) => {
-                self.take_backup(backup);
+            Ok(()) => {
                 let message = "claims that name this object as their data source are filled";
                 self.say_type(types::READY, status::TRUE, reasons::SERVING, message, at);
             }
             Err((reason, message)) => self.say_type(types::READY, status::FALSE, reason, message, at),
         }
         self.count(claims);
+        self.progress = progress.map(Progress::summarised);
     }
 
-    fn take_backup(&mut self, backup: RestoredBackup) {
+    /// What the stored manifest tells.
+    pub fn take_backup(&mut self, backup: RestoredBackup) {
         let RestoredBackup { backup_id, storage_name, server_uuid, server_version, lsn, binlog, gtid_executed } =
             backup;
         self.backup_id = Some(backup_id);
@@ -225,9 +303,13 @@ impl MySQLRestoreStatus {
         self.gtid_executed = Some(capped_gtid_set(&gtid_executed)).filter(|set| !set.is_empty());
     }
 
-    fn count(&mut self, claims: Vec<ClaimStatus>) {
+    fn count(&mut self, mut claims: Vec<ClaimStatus>) {
         let ready = claims.iter().filter(|claim| claim.state == ClaimState::Ready).count();
         self.claims_ready = Some(format!("{ready}/{}", claims.len()));
+        if claims.len() > CLAIMS_MAX {
+            claims.sort_by_key(|claim| claim.state == ClaimState::Ready);
+            claims.truncate(CLAIMS_MAX);
+        }
         self.claims = claims;
     }
 
@@ -274,7 +356,7 @@ mod tests {
     }
 
     fn claim(name: &str, state: ClaimState) -> ClaimStatus {
-        ClaimStatus { name: name.into(), state, pod_name: None, attempt: 1, message: None }
+        ClaimStatus { state, attempt: 1, ..ClaimStatus::new(name, None) }
     }
 
     #[test]
@@ -283,10 +365,12 @@ mod tests {
         status.set_pending(reasons::PENDING, "seen", at(1)).unwrap();
         status.set_started(backup(), at(10)).unwrap();
         let half = vec![claim("a", ClaimState::Ready), claim("b", ClaimState::Filling)];
-        status.set_claims(half, None, at(20)).unwrap();
+        status.set_claims(half, None, (reasons::RUNNING, "m"), at(20)).unwrap();
         assert_eq!(status.claims_ready.as_deref(), Some("1/2"));
         let all = vec![claim("a", ClaimState::Ready), claim("b", ClaimState::Ready)];
-        status.set_succeeded(all, 1 << 20, vec![], at(70)).unwrap();
+        status.take_data(&RestoredData { bytes: 1 << 20, ..RestoredData::default() });
+        status.set_succeeded(all, at(70)).unwrap();
+        assert_eq!((status.size_bytes, status.size.as_deref()), (Some(1 << 20), Some("1.00 MiB")));
         assert_eq!(status.duration_seconds, Some(60));
         assert_eq!(status.gtid_executed, None, "an empty set is not shown");
 
@@ -294,19 +378,30 @@ mod tests {
         assert_eq!(status.set_failed("Failed", "late", at(80)), Err(AlreadyEnded));
         assert_eq!(status.set_pending("Pending", "late", at(80)), Err(AlreadyEnded));
         assert_eq!(status.set_started(backup(), at(80)), Err(AlreadyEnded));
-        assert_eq!(status.set_claims(vec![], None, at(80)), Err(AlreadyEnded));
-        assert_eq!(status.set_succeeded(vec![], 0, vec![], at(80)), Err(AlreadyEnded));
+        assert_eq!(status.set_claims(vec![], None, ("R", "m"), at(80)), Err(AlreadyEnded));
+        assert_eq!(status.set_succeeded(vec![], at(80)), Err(AlreadyEnded));
         assert_eq!(status, ended);
     }
 
     #[test]
     fn a_data_source_never_ends() {
         let mut status = MySQLRestoreStatus::default();
-        status.set_serving(Err((reasons::WAITING_FOR_REFERENCE, "no such backup")), vec![], at(1));
+        status.set_serving(Err((reasons::WAITING_FOR_REFERENCE, "no such backup")), vec![], None, at(1));
         assert!(conditions::is(&status.conditions, types::READY, status::FALSE));
-        status.set_serving(Ok(backup()), vec![claim("a", ClaimState::Ready)], at(2));
+        status.set_serving(Ok(()), vec![claim("a", ClaimState::Ready)], None, at(2));
         assert!(conditions::is(&status.conditions, types::READY, status::TRUE));
         assert!(!status.has_ended());
         assert_eq!(status.claims_ready.as_deref(), Some("1/1"));
+    }
+
+    #[test]
+    fn a_status_lists_what_is_not_filled_first() {
+        let mut status = MySQLRestoreStatus::default();
+        let mut claims: Vec<_> = (0..300).map(|number| claim(&format!("c{number}"), ClaimState::Ready)).collect();
+        claims.push(claim("late", ClaimState::Pending));
+        status.set_serving(Ok(()), claims, None, at(1));
+        assert_eq!(status.claims.len(), 256);
+        assert_eq!(status.claims[0].name, "late");
+        assert_eq!(status.claims_ready.as_deref(), Some("300/301"));
     }
 }

@@ -12,10 +12,13 @@ use serde::{Deserialize, Serialize};
 
 use super::backup::{CompressionSpec, LockSpec, RedoConsumer};
 use super::common::Progress;
+use super::restore::{ExternalFiles, Recovery};
 use super::source::{EncryptedPages, TlsMode};
 
 /// The variable that carries the request.
 pub const REQUEST_VARIABLE: &str = "STILLFRAME_RUNNER_REQUEST";
+/// The variable that tells a runner the uid of its own pod.
+pub const POD_UID_VARIABLE: &str = "STILLFRAME_POD_UID";
 /// The version of both documents. A runner of another version than the operator's refuses.
 pub const VERSION: u32 = 1;
 
@@ -48,6 +51,8 @@ pub enum Work {
     },
     /// Take a backup.
     Backup(Box<BackupWork>),
+    /// Bring one back.
+    Restore(Box<RestoreWork>),
 }
 
 /// Servers to be asked who they are.
@@ -131,6 +136,34 @@ pub struct BackupWork {
     pub allow_untested_server: bool,
 }
 
+/// A backup to bring back.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RestoreWork {
+    /// The backup's id.
+    pub backup_id: String,
+    /// The storage's URL; credentials are in the environment.
+    pub store: String,
+    /// The directory that becomes the data directory.
+    pub data_dir: String,
+    /// Files with keys, one of which opens the backup.
+    pub encryption_key_files: Vec<String>,
+    /// The keyring that the restored server will use.
+    pub keyring_file: Option<String>,
+    /// Who applies the redo; unset: as the engine does it by itself.
+    pub recovery: Option<Recovery>,
+    /// Where tablespaces outside of the data directory go.
+    pub external_files: ExternalFiles,
+    /// Lets the restored server go on replicating.
+    pub keep_replication: bool,
+    /// Clears what an interrupted restore left: of this restore's own former try, in a volume that is its own.
+    pub overwrite_incomplete: bool,
+    /// Replaces a database that is there.
+    pub overwrite: bool,
+    /// Threads that write.
+    pub parallelism: Option<u32>,
+}
+
 /// What had a backup made: goes into its manifest, so that a bucket tells it without a cluster.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -167,6 +200,8 @@ pub enum RunnerState {
         /// What a person should know.
         warnings: Vec<String>,
     },
+    /// A backup was brought back: the directory is complete and durable.
+    Restored(RestoredData),
     /// The servers answered, or did not.
     Surveyed {
         /// One for each server asked.
@@ -188,6 +223,25 @@ pub enum RunnerState {
         /// Another try may work.
         retryable: bool,
     },
+}
+
+/// What a runner brought back.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RestoredData {
+    /// The backup.
+    pub backup_id: String,
+    /// The uid of the runner's pod: a report of another pod is no report of this try's.
+    #[serde(rename = "podUID")]
+    pub pod_uid: String,
+    /// Bytes of the files.
+    pub bytes: u64,
+    /// Settings that a server needs to open the directory, as name=value.
+    pub settings: Vec<String>,
+    /// What keeps the new server by itself, and how to lift it.
+    pub isolation: Vec<String>,
+    /// What a person should know.
+    pub warnings: Vec<String>,
 }
 
 /// What a server said, or why it did not.

@@ -11,6 +11,7 @@
 
 mod progress;
 mod report;
+mod restore;
 mod work;
 
 use std::sync::Arc;

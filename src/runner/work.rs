@@ -13,6 +13,8 @@ use crate::ops::options::{
 };
 use crate::ops::{self, Context, Error, ErrorKind};
 
+use super::restore;
+
 /// How long one server may take to say who it is.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(20);
 
@@ -22,6 +24,7 @@ pub(super) async fn run(context: &Context, work: Work) -> Result<RunnerState, Er
         Work::Survey(survey) => ask_servers(context, survey).await,
         Work::Look { data_dir } => look(&data_dir),
         Work::Backup(work) => back_up(context, *work).await,
+        Work::Restore(work) => restore::run(context, *work).await,
     }
 }
 
