@@ -257,8 +257,7 @@ mod tests {
             let about = text[from..].split("\n\n").next().unwrap();
             about.split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase()
         };
-        for (verb, option) in [("backup", "--incremental-from"), ("backup", "--lock-policy"), ("restore", "--recovery")]
-        {
+        for (verb, option) in [("backup", "--incremental-from"), ("backup", "--lock-policy")] {
             assert!(help(verb, option).contains("not there yet"), "{option}");
         }
     }
