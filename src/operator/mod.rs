@@ -19,6 +19,7 @@ mod leader;
 pub(crate) mod names;
 pub(crate) mod pods;
 pub(crate) mod quantity;
+pub(crate) mod restore;
 pub(crate) mod retention;
 pub(crate) mod runners;
 pub(crate) mod secrets;
@@ -134,9 +135,10 @@ pub async fn run(options: OperatorOptions, stop: CancellationToken) -> Result<()
 /// Each ends only when told to: one that ended by itself is no operator any more.
 async fn run_controllers(context: Arc<Context>, stop: CancellationToken) {
     let backups = backup::run(Arc::clone(&context), stop.clone());
+    let restores = restore::run(Arc::clone(&context), stop.clone());
     let schedules = cron::run(Arc::clone(&context), stop.clone());
     let storages = backup_storage::run(context, stop);
-    let _ = tokio::join!(backups, schedules, storages);
+    let _ = tokio::join!(backups, restores, schedules, storages);
 }
 
 /// A client whose requests are counted.
