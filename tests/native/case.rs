@@ -205,7 +205,7 @@ fn copy_the_rest(from: &Path, to: &Path, spaces: &BTreeMap<SpaceId, Space>) {
     for entry in std::fs::read_dir(from).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        let own = name.starts_with("#ib") || name.starts_with("#innodb") || name.starts_with("ib");
+        let own = ["#ib", "#innodb", "ibdata", "ibtmp"].iter().any(|own| name.starts_with(own));
         if path.is_dir() && !own {
             std::fs::create_dir_all(to.join(&name)).unwrap();
             copy_the_rest(&path, &to.join(&name), spaces);

@@ -114,7 +114,7 @@ pub async fn prove_with_newer_pages(name: &str, crash: &Crash) {
     let native = driver::recover(&base, &log, Mode::Apply);
     assert_eq!((native.end, recovered.end), (end, end), "{name}: the log ends elsewhere");
     let outcome = compare(&base, &native, &spaces(&recovered.datadir(), crash.keyring.as_ref()));
-    assert!(outcome.is_good(), "{}", explain::explain(&outcome, &native, &log, name));
+    assert!(outcome.is_good(), "{}", explain::explain(&outcome, Some(&native), &log, name));
     println!("{name}, with pages newer than the log: {outcome}");
 }
 
@@ -146,7 +146,7 @@ async fn torn_logs_end_where_the_server_ends_them() {
         let outcome = compare(&base, &native, &spaces(&recovered.datadir(), None));
         // Nothing that is newer: it would be of a group that was not to be used.
         let good = outcome.is_good() && outcome.written_since.is_empty();
-        assert!(good, "{}", explain::explain(&outcome, &native, &log, name));
+        assert!(good, "{}", explain::explain(&outcome, Some(&native), &log, name));
         println!("{name}, at {} instead of {whole}: {outcome}", native.end);
     }
 }

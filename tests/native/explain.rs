@@ -52,7 +52,7 @@ struct Told {
 }
 
 /// Tells of all differences.
-pub fn explain(outcome: &Outcome, native: &Native, log: &Log, name: &str) -> String {
+pub fn explain(outcome: &Outcome, native: Option<&Native>, log: &Log, name: &str) -> String {
     let mut text = format!("{name}: {outcome}\n");
     for size in &outcome.sizes {
         writeln!(text, "  size: {size}").unwrap();
@@ -124,10 +124,10 @@ fn field(at: usize, kind: u16) -> String {
     known.map_or_else(|| "body".to_owned(), |(_, _, name)| (*name).to_owned())
 }
 
-fn tell(text: &mut String, difference: &Difference, native: &Native, records: &[Told]) {
+fn tell(text: &mut String, difference: &Difference, native: Option<&Native>, records: &[Told]) {
     let Difference { id, file, copied, server, .. } = difference;
     let lsn = |page: &[u8]| u64::from_be_bytes(page[16..24].try_into().unwrap());
-    let touched = native.touched.get(id);
+    let touched = native.and_then(|native| native.touched.get(id));
     let counts = touched.map_or((0, 0), |touched| (touched.applied, touched.skipped));
     writeln!(
         text,

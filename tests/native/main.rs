@@ -30,18 +30,19 @@ mod explain;
 mod files;
 mod handmade;
 mod oracle;
+mod prepared;
 mod scenarios;
 mod seeds;
 
 use std::collections::BTreeMap;
 
 use case::Crash;
-use compare::{Outcome, compare};
-use driver::{Mode, Native};
+use compare::compare;
+use driver::Mode;
 use files::{Pages, spaces};
 use scenarios::{Work, compressed, files as files_of, lobs, rows, trees, versions, wait_for_purge, zipped};
 use stillframe::innodb::ids::SpaceId;
-use support::server::Builder;
+use support::server::{Builder, scratch};
 use support::workload::{Options, Workload};
 
 /// All cases: when each has passed, nothing may be missing in what they covered.
@@ -65,21 +66,26 @@ fn read_all(spaces: &BTreeMap<SpaceId, files::Space>) -> BTreeMap<SpaceId, Pages
     spaces.iter().map(|(id, space)| (*id, Pages::read(space))).collect()
 }
 
-/// Recovers a crash both ways. Panics, with all that is known, unless the outcome is the same.
+/// Recovers a crash in three ways: by the server, record by record, and as the product does it. Panics, with all that is
+/// known, unless the outcome is the same.
 async fn prove(name: &str, crash: &Crash) {
-    let (outcome, native) = both(name, crash, Mode::Apply).await;
-    assert!(outcome.is_good(), "{}", explain::explain(&outcome, &native, &crash.log, name));
-    println!("{name}: {outcome}");
-    cover::passed(name, &native.coverage, &CASES);
-}
-
-async fn both(name: &str, crash: &Crash, mode: Mode) -> (Outcome, Native) {
     let recovered = oracle::recover(crash, |_| ()).await;
     let base = read_all(&spaces(&crash.base(), crash.keyring.as_ref()));
-    let native = driver::recover(&base, &crash.log, mode);
+    let native = driver::recover(&base, &crash.log, Mode::Apply);
     assert_eq!(native.end, recovered.end, "{name}: the log ends elsewhere for the server");
     let outcome = compare(&base, &native, &spaces(&recovered.datadir(), crash.keyring.as_ref()));
-    (outcome, native)
+    assert!(outcome.is_good(), "{}", explain::explain(&outcome, Some(&native), &crash.log, name));
+    println!("{name}: {outcome}");
+
+    let prepared = scratch();
+    let datadir = prepared.path().join("data");
+    prepared::prepare(crash, native.end, &datadir);
+    let outcome = prepared::compare(&base, crash, native.end, &datadir, &recovered.datadir());
+    assert!(outcome.is_good(), "{}", explain::explain(&outcome, None, &crash.log, name));
+    println!("{name}, prepared: {outcome}");
+    drop(recovered);
+    prepared::start_both(name, crash, &datadir).await;
+    cover::passed(name, &native.coverage, &CASES);
 }
 
 /// A case with a cold base: `work` is what the log holds.

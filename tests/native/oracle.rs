@@ -29,11 +29,8 @@ impl Recovered {
 /// Recovers a crash with the server. `change` may damage the log before.
 pub async fn recover(crash: &Crash, change: impl Fn(&Path)) -> Recovered {
     let dir = scratch();
-    let datadir = dir.path().join("data");
-    copy_tree(&crash.base(), &datadir);
+    let datadir = with_redo(crash, dir.path());
     let redo = datadir.join("#innodb_redo");
-    std::fs::create_dir(&redo).unwrap();
-    copy_redo(&crash.redo(), crash.log.checkpoint, &redo);
     change(&redo);
     let mut server = crash
         .server
@@ -55,7 +52,17 @@ pub async fn recover(crash: &Crash, change: impl Fn(&Path)) -> Recovered {
     Recovered { dir, end }
 }
 
-fn copy_tree(from: &Path, to: &Path) {
+/// Makes a directory of a base and its redo, as a server finds it that is to recover.
+pub fn with_redo(crash: &Crash, dir: &Path) -> std::path::PathBuf {
+    let datadir = dir.join("data");
+    copy_tree(&crash.base(), &datadir);
+    let redo = datadir.join("#innodb_redo");
+    std::fs::create_dir(&redo).unwrap();
+    copy_redo(&crash.redo(), crash.log.checkpoint, &redo);
+    datadir
+}
+
+pub fn copy_tree(from: &Path, to: &Path) {
     let mut command = std::process::Command::new("cp");
     let done = command.args(["-a", "--reflink=auto", "--sparse=auto"]).arg(from).arg(to).status().unwrap();
     assert!(done.success());
