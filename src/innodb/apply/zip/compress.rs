@@ -37,7 +37,7 @@ pub fn compress(zip: &mut ZipPage, frame: &mut Frame, layout: &RowLayout, level:
     zip.data.write(PREV, frame.slice(PREV, fil::LSN.saturating_sub(PREV))?)?;
     zip.data.write(fil::TYPE, frame.slice(fil::TYPE, 2)?)?;
     zip.data.write(fil::BODY, frame.slice(fil::BODY, BODY.saturating_sub(fil::BODY))?)?;
-    (zip.stream_end, zip.trusted, zip.end, zip.pointers) = (end, true, end, pointers);
+    (zip.stream_end, zip.trusted, zip.behind, zip.end, zip.pointers) = (end, true, false, end, pointers);
     for (number, entry) in rows.entries.iter().enumerate() {
         zip.set_entry(number, *entry)?;
     }

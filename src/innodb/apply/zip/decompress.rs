@@ -47,7 +47,7 @@ pub fn decompress(zip: &mut ZipPage, frame: &mut Frame) -> Result<(), FormatErro
     let (known, start) = (unpacker.known, BODY.saturating_add(unpacker.consumed));
 
     // Rows were taken from freed ones, or added, since the page was compressed.
-    (zip.stream_end, zip.trusted, zip.end, zip.pointers) = (start, false, 0, 0);
+    (zip.stream_end, zip.trusted, zip.behind, zip.end, zip.pointers) = (start, false, false, 0, 0);
     zip.end = log::replay(zip, start, frame, &rows, &described, known)?;
     let room = zip.data.size();
     if zip.trailer(described.kept)?.saturating_add(zip.end) >= room {

@@ -58,6 +58,8 @@ pub struct ZipPage {
     stream_end: usize,
     /// The stream is one that our zlib gives.
     trusted: bool,
+    /// A row is on the frame alone: the redo log must go on with the page compressed anew.
+    behind: bool,
     /// End of the log of changes; where the next one goes.
     end: usize,
     /// Number of off-page pointers.
@@ -67,7 +69,7 @@ pub struct ZipPage {
 impl ZipPage {
     /// Zeros.
     pub fn new(size: PageSize) -> Self {
-        Self { data: Frame::zeroed(size), stream_end: 0, trusted: false, end: 0, pointers: 0 }
+        Self { data: Frame::zeroed(size), stream_end: 0, trusted: false, behind: false, end: 0, pointers: 0 }
     }
 
     /// Its bytes.
@@ -78,7 +80,7 @@ impl ZipPage {
     /// Takes in the bytes of a page and gives `frame` what they mean.
     pub fn load(&mut self, bytes: &[u8], frame: &mut Frame) -> Result<(), FormatError> {
         self.data.write(0, bytes)?;
-        (self.stream_end, self.trusted) = (0, false);
+        (self.stream_end, self.trusted, self.behind) = (0, false, false);
         if is_index(&self.data)? {
             return decompress::decompress(self, frame);
         }
@@ -94,12 +96,20 @@ impl ZipPage {
 
     /// Clears it, but for its place.
     pub fn clear(&mut self, id: PageId) -> Result<(), FormatError> {
-        (self.stream_end, self.end, self.pointers) = (0, 0, 0);
+        (self.stream_end, self.behind, self.end, self.pointers) = (0, false, 0, 0);
         super::create::cleared(&mut self.data, id)
     }
 
     /// Makes it what a server's flush writes.
     pub fn stamp(&mut self, frame: &Frame, lsn: Lsn) -> Result<(), FormatError> {
+        if self.behind {
+            // Written so, it would lack the row.
+            return Err(FormatError::Unsupported {
+                what: "native recovery of",
+                found: "a page with less room for changes than on its server (another zlib): use --recovery server"
+                    .into(),
+            });
+        }
         if is_plain(frame)? {
             let front = frame.slice(0, self.data.size())?;
             self.data.write(0, front)?;

@@ -31,6 +31,7 @@ pub fn insert(
     let new = NewRow::from_image(&page, layout, cursor, image)?;
     let size = new.shape.size();
     if !zip.has_room(kept, size)? || is_reorganized_before(&page, size)? {
+        zip.behind = true;
         return rows::insert(&mut page, layout, cursor, &new).map(|_| ());
     }
     let used = page.frame.place(ROW_COUNT)?;
