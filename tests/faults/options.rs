@@ -145,6 +145,55 @@ async fn the_throttle_and_the_number_of_threads_keep_their_word() {
     assert_eq!(one["server"]["uuid"], four["server"]["uuid"]);
 }
 
+/// Scheduling classes of a process's threads, as the kernel numbers them.
+fn classes(pid: u32) -> Vec<String> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let stats = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("stat")).ok());
+    // The name, in parentheses, may hold spaces; the class is the 39th field behind it.
+    stats.filter_map(|stat| stat.rsplit_once(')')?.1.split_whitespace().nth(38).map(str::to_owned)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_polite_backup_steps_back_and_comes_to_its_end() {
+    const IDLE: &str = "5";
+    let server = small(Server::builder()).await;
+    write_redo(&server, 24 << 20).await;
+    let (_folder, store) = round::folder_store();
+    let options = ["--polite", "--parallel", "2", "--throttle", "16M"];
+    let filter = "stillframe::capture::polite=debug";
+    let mut backup = round::backup(&server, &store).args(options).env("STILLFRAME_LOG", filter).spawn();
+    backup.wait_until_said("  copy").await;
+    let mut seen = Vec::new();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    // Two readers and two workers; the rest, the redo's follower with it, is as it was.
+    while seen.iter().filter(|class| *class == IDLE).count() != 4 {
+        assert!(backup.is_running() && Instant::now() < deadline, "{seen:?}: {}", backup.said());
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        seen = classes(backup.pid());
+    }
+    assert!(seen.iter().filter(|class| *class != IDLE).count() > 4, "{seen:?}");
+    let outcome = backup.wait().await;
+    outcome.assert_success();
+    assert!(outcome.stderr.contains("polite copy"), "nobody listened: {outcome}");
+
+    let place = scratch();
+    let restore = Cli::restore(&store, "backup", place.path().join("data")).args(["--external-files", "inside"]);
+    restore.arg("--mysqld").arg(server.mysqld()).run().await.assert_success();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_kept_from_writing_for_longer_than_the_budget() {
+    let server = small(Server::builder()).await;
+    server.sql("CREATE TABLE d.m (pad LONGBLOB) ENGINE=MyISAM;\nINSERT INTO d.m VALUES (REPEAT('m', 40000000))").await;
+    let (_folder, store) = round::folder_store();
+    let outcome = round::backup(&server, &store).args(["--read-lock-budget", "0"]).run().await;
+    outcome.assert_failed(ErrorKind::ReadLockBudget, "--read-lock-budget");
+    assert_no_backup(&store).await;
+    round::assert_nothing_left(&server).await;
+    server.sql("INSERT INTO d.m VALUES ('written')").await;
+    round::backup(&server, &store).run().await.assert_success();
+}
+
 /// The names that scripts rely on.
 fn assert_shape(report: &Value) {
     let names = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<BTreeSet<_>>();
