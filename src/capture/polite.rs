@@ -266,7 +266,9 @@ impl FloorWatch {
         }
         let (moved, time) = (throttle.taken().saturating_sub(self.taken), self.since.elapsed().as_secs());
         *self = Self::new(self.least, throttle);
-        moved < self.least.saturating_mul(time) / 2
+        // Who asked for less gets less.
+        let least = throttle.limit().map_or(self.least, |limit| limit.min(self.least));
+        moved < least.saturating_mul(time) / 2
     }
 }
 
@@ -378,6 +380,12 @@ mod tests {
         watch.since = Instant::now().checked_sub(FLOOR_WATCH).unwrap();
         throttle.take(LEAST_PACE * 20, &CancellationToken::new());
         assert!(!watch.is_missed(&throttle));
+
+        let slow = Throttle::new(Some(1 << 20));
+        let mut watch = FloorWatch::new(LEAST_PACE, &slow);
+        watch.since = Instant::now().checked_sub(FLOOR_WATCH).unwrap();
+        slow.take(9 << 20, &CancellationToken::new());
+        assert!(!watch.is_missed(&slow), "a limit that was asked for is not missed");
     }
 
     #[test]

@@ -82,6 +82,11 @@ impl Throttle {
         }
     }
 
+    /// The limit that was asked for.
+    pub fn limit(&self) -> Option<u64> {
+        self.limit
+    }
+
     /// The pace, if there is one.
     pub fn pace(&self) -> Option<u64> {
         Some(self.pace.load(Ordering::Relaxed)).filter(|pace| *pace > 0)
