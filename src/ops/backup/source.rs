@@ -92,11 +92,13 @@ impl Source {
         self.mount.resolve(base).parent().map(Path::to_path_buf)
     }
 
-    /// `ib_buffer_pool`, if the server has written one.
+    /// `ib_buffer_pool`, if the server has written one. It is where the system tablespace is, and comes back to the data
+    /// directory, where a server of default settings looks for it.
     pub fn buffer_pool_file(&self) -> Option<PlannedFile> {
-        let name = &self.info.buffer_pool_filename;
-        let path = self.layout.datadir.join(name);
-        let relative = path.strip_prefix(&self.layout.datadir).ok()?.as_os_str().as_bytes().to_vec();
+        let name = Path::new(&self.info.buffer_pool_filename);
+        let path = self.layout.data_home.join(name);
+        let relative = name.strip_prefix(&self.layout.datadir).ok().or_else(|| name.is_relative().then_some(name))?;
+        let relative = relative.as_os_str().as_bytes().to_vec();
         path.is_file().then_some(PlannedFile { path, relative: Some(relative), kind: FileKind::SystemTable })
     }
 
