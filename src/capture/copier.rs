@@ -160,12 +160,9 @@ impl Shared<'_> {
     ) -> Result<T, CaptureError> {
         loop {
             let is_idle = !self.is_roused();
+            let enter = if is_idle { step_back } else { give_way };
             let run = || {
-                if is_idle {
-                    step_back()
-                } else {
-                    give_way()
-                }
+                enter();
                 turn(&|| is_idle && self.is_roused())
             };
             let outcome = std::thread::scope(|scope| scope.spawn(run).join()).map_err(|_| CaptureError::Panicked)?;

@@ -170,6 +170,7 @@ async fn supervise(child: &mut Child, log: &Path, cancel: &CancellationToken) ->
 }
 
 /// How a server that was told to shut down ended.
+#[derive(Clone, Copy)]
 enum Stop {
     /// By itself.
     Ended(std::process::ExitStatus),
