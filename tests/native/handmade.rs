@@ -5,7 +5,8 @@ use stillframe::innodb::apply::{Layouts, PageBuffer, apply};
 use stillframe::innodb::ids::{PageId, PageNo, SpaceId};
 use stillframe::innodb::lsn::Lsn;
 use stillframe::innodb::redo::block::empty_block;
-use stillframe::innodb::redo::{Poll, RedoDecoder};
+use stillframe::innodb::redo::record::SINGLE_RECORD as SINGLE;
+use stillframe::innodb::redo::{Poll, RecordKind, RedoDecoder};
 use stillframe::innodb::space::TablespaceFlags;
 
 const START: Lsn = Lsn::new((1 << 20) + 12);
@@ -58,7 +59,7 @@ fn inside(page: &[u8]) -> Vec<u8> {
 
 #[test]
 fn the_older_way_to_clear_a_page() {
-    let cleared = applied(&page_of(0xAB), &[0x80 | 29, SPACE, PAGE]).unwrap();
+    let cleared = applied(&page_of(0xAB), &[SINGLE | RecordKind::InitFilePage.id(), SPACE, PAGE]).unwrap();
     let mut expected = vec![0; 16384];
     expected[7] = PAGE;
     expected[37] = SPACE;
@@ -68,7 +69,7 @@ fn the_older_way_to_clear_a_page() {
 
 #[test]
 fn dictionary_information_in_the_oldest_format() {
-    let made = applied(&page_of(0xAB), &[0x80 | 63, SPACE, PAGE]).unwrap();
+    let made = applied(&page_of(0xAB), &[SINGLE | RecordKind::SdiCreate.id(), SPACE, PAGE]).unwrap();
     assert_eq!(made[24..26], 17853_u16.to_be_bytes());
     assert_eq!(made[38..56], [0, 2, 0, 125, 0, 2, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0]);
     assert_eq!(made[56..64], [0; 8], "newest transaction");
@@ -90,7 +91,9 @@ fn instant_row(id: u32, count: Option<u8>, fields: &[u32]) -> Vec<u8> {
     row.extend_from_slice(&[0, 0, 0, 0, 0]);
     row.extend_from_slice(&(id | 0x8000_0000).to_be_bytes());
     row.extend_from_slice(&[0, 0, 0, 0, 0, 9, 1, 2, 3, 4, 5, 6, 7]);
-    fields.iter().for_each(|field| row.extend_from_slice(&(field | 0x8000_0000).to_be_bytes()));
+    for field in fields {
+        row.extend_from_slice(&(field | 0x8000_0000).to_be_bytes());
+    }
     row
 }
 
@@ -130,7 +133,7 @@ fn rows_that_say_how_many_columns_they_have() {
     assert_eq!(page[second + 25..][..4], [0x80, 0, 0, 9], "the last field");
 
     // The fifth field of the row that has it, in its place.
-    let mut update = vec![0x80 | 70, SPACE, PAGE];
+    let mut update = vec![SINGLE | RecordKind::UpdateInPlace.id(), SPACE, PAGE];
     update.extend_from_slice(&INSTANT);
     update.extend_from_slice(&[0, 1, 9, 9, 9, 9, 9, 9, 9, 0, 0, 0, 0, 8]);
     update.extend_from_slice(&u16::try_from(second).unwrap().to_be_bytes());

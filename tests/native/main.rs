@@ -42,14 +42,17 @@ use driver::Mode;
 use files::{Pages, spaces};
 use scenarios::{Work, compressed, files as files_of, lobs, rows, trees, versions, wait_for_purge, zipped};
 use stillframe::innodb::ids::SpaceId;
+use stillframe::innodb::redo::RecordKind;
 use support::server::{Builder, scratch};
 use support::workload::{Options, Workload};
 
 /// All cases: when each has passed, nothing may be missing in what they covered.
-const CASES: [&str; 13] = [
+const CASES: [&str; 15] = [
     "rows",
     "others",
     "compressed",
+    "shapes",
+    "compressed-levels",
     "pages-4k",
     "pages-8k",
     "pages-32k",
@@ -79,7 +82,13 @@ async fn prove(name: &str, crash: &Crash) {
 
     let prepared = scratch();
     let datadir = prepared.path().join("data");
-    prepared::prepare(crash, native.end, &datadir);
+    let done = prepared::prepare(crash, native.end, &datadir);
+    // What depends on the server's compressor, and nothing else, is left to the server, though here it came out right.
+    assert_eq!(done, !native.coverage.has_any(&[RecordKind::ZipReorganize, RecordKind::ZipCompressNoData]), "{name}");
+    if !done {
+        cover::passed(name, &native.coverage, &CASES);
+        return;
+    }
     let outcome = prepared::compare(&base, crash, native.end, &datadir, &recovered.datadir());
     assert!(outcome.is_good(), "{}", explain::explain(&outcome, None, &crash.log, name));
     println!("{name}, prepared: {outcome}");

@@ -10,7 +10,7 @@ use stillframe::innodb::ids::{PageId, PageNo, PageSize, SpaceId};
 use stillframe::innodb::lsn::Lsn;
 use stillframe::innodb::page::all_zero;
 use stillframe::prepare::finish::FLUSH_LSN_OFFSET;
-use stillframe::prepare::{CopiedSpace, PageWorker, Recovery, RedoScan, ScanOptions, clean_log};
+use stillframe::prepare::{CopiedSpace, PageWorker, PrepareError, Recovery, RedoScan, ScanOptions, clean_log};
 
 use crate::case::Crash;
 use crate::compare::{Difference, Outcome};
@@ -24,11 +24,16 @@ const MEMORY: u64 = 1 << 20;
 /// Pages that are recovered together.
 const WINDOW: u32 = 256;
 
-/// Recovers a crash into `to` up to `end`, and gives it a clean log.
-pub fn prepare(crash: &Crash, end: Lsn, to: &Path) {
+/// Recovers a crash into `to` up to `end`, and gives it a clean log. False, with nothing written, where the product leaves
+/// it to the server.
+pub fn prepare(crash: &Crash, end: Lsn, to: &Path) -> bool {
+    let recovery = match scan(crash, end, &spaces(&crash.base(), crash.keyring.as_ref()), to.parent().unwrap()) {
+        Ok(recovery) => recovery,
+        Err(PrepareError::NotNative { .. }) => return false,
+        Err(other) => panic!("{other}"),
+    };
     copy_tree(&crash.base(), to);
     let copied = spaces(to, crash.keyring.as_ref());
-    let recovery = scan(crash, end, &copied, to.parent().unwrap());
     let mut worker = PageWorker::new(&recovery);
     for space in copied.values() {
         recover_space(&recovery, &mut worker, space);
@@ -41,13 +46,19 @@ pub fn prepare(crash: &Crash, end: Lsn, to: &Path) {
     std::fs::write(redo.join(&log.file_name), bytes).unwrap();
     let system = std::fs::File::options().write(true).open(to.join("ibdata1")).unwrap();
     system.write_all_at(&log.checkpoint.get().to_be_bytes(), FLUSH_LSN_OFFSET).unwrap();
+    true
 }
 
 fn page_size(crash: &Crash) -> PageSize {
     PageSize::new(crash.server.page_size()).unwrap()
 }
 
-fn scan(crash: &Crash, end: Lsn, copied: &BTreeMap<SpaceId, Space>, spill_dir: &Path) -> Recovery {
+fn scan(
+    crash: &Crash,
+    end: Lsn,
+    copied: &BTreeMap<SpaceId, Space>,
+    spill_dir: &Path,
+) -> Result<Recovery, PrepareError> {
     let options = ScanOptions {
         checkpoint: crash.log.checkpoint,
         end,
@@ -67,8 +78,8 @@ fn scan(crash: &Crash, end: Lsn, copied: &BTreeMap<SpaceId, Space>, spill_dir: &
         .collect();
     let mut scan = RedoScan::new(options, &copied);
     let until = end.block_start().saturating_since(crash.log.checkpoint.block_start()) + 512;
-    scan.feed(&crash.log.blocks[..usize::try_from(until).unwrap()]).unwrap();
-    scan.finish().unwrap()
+    scan.feed(&crash.log.blocks[..usize::try_from(until).unwrap()])?;
+    scan.finish()
 }
 
 fn recover_space(recovery: &Recovery, worker: &mut PageWorker<'_>, space: &Space) {
