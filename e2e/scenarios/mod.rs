@@ -8,6 +8,7 @@ mod import;
 mod measure;
 mod members;
 mod new_cluster;
+mod restores;
 mod schedule;
 mod storage_faults;
 mod upgrade;

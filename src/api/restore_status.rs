@@ -370,7 +370,7 @@ mod tests {
         let all = vec![claim("a", ClaimState::Ready), claim("b", ClaimState::Ready)];
         status.take_data(&RestoredData { bytes: 1 << 20, ..RestoredData::default() });
         status.set_succeeded(all, at(70)).unwrap();
-        assert_eq!((status.size_bytes, status.size.as_deref()), (Some(1 << 20), Some("1.00 MiB")));
+        assert_eq!((status.size_bytes, status.size.as_deref()), (Some(1 << 20), Some("1.0 MiB")));
         assert_eq!(status.duration_seconds, Some(60));
         assert_eq!(status.gtid_executed, None, "an empty set is not shown");
 

@@ -111,7 +111,7 @@ impl Reconciliation<'_> {
     ) -> Result<ClaimStatus, OperatorError> {
         let name = pod_name(&self.who.run, &slot.work(), known.attempt);
         let pod = stage.world.pods.get(&name);
-        let state = match (pod, &known.pod_uid) {
+        let fares = match (pod, &known.pod_uid) {
             (None, None) => return self.make_pod(slot, known, stage).await,
             (Some(pod), Some(uid)) if pod.uid().as_ref() != Some(uid) => lost("was replaced by another one"),
             (None, Some(_)) => lost("is gone"),
@@ -125,7 +125,7 @@ impl Reconciliation<'_> {
         }
         let report = stage.world.reports.get(&report_key(&slot.work(), known.attempt));
         let id = self.status.backup_id.clone().unwrap_or_default();
-        match judge(&state, known.pod_uid.as_deref(), &id, report) {
+        match judge(&fares, known.pod_uid.as_deref(), &id, report) {
             Seen::Waiting { reason, message } => {
                 if reason == reasons::STARTING {
                     known.set_plain(ClaimState::Filling);
@@ -234,13 +234,13 @@ impl Reconciliation<'_> {
         );
         self.remove_pods(slot, stage.world).await?;
         let next = next_try(failure, known.attempt, self.restore.spec.backoff_limit, self.at.now);
-        let state = if next.is_some() { ClaimState::Pending } else { ClaimState::Failed };
+        let then = if next.is_some() { ClaimState::Pending } else { ClaimState::Failed };
         if next.is_none() {
             self.tell_claim(slot, stage.world, &failure.reason, &failure.message).await;
         }
         known.next_attempt_time = next.map(Time);
         known.volume_name = None;
-        known.set(state, &failure.reason, &failure.message);
+        known.set(then, &failure.reason, &failure.message);
         Ok(known)
     }
 

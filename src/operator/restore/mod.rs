@@ -121,7 +121,7 @@ async fn reconcile(restore: Arc<MySQLRestore>, context: Arc<Context>) -> Result<
     let Some(mut this) = Reconciliation::new(&context, &restore, clock::now()) else {
         return Ok(Action::await_change());
     };
-    context.counted("restore", this.drive()).await
+    context.counted("restore", Box::pin(this.drive())).await
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the controller hands it over")]
@@ -294,7 +294,10 @@ impl<'a> Reconciliation<'a> {
             }
             (Ok(_), None) => Ok(()),
         };
-        let ready = ready.as_ref().map(|()| ()).map_err(|(reason, message)| (reason.as_str(), message.as_str()));
+        let ready = match &ready {
+            Ok(()) => Ok(()),
+            Err((reason, message)) => Err((reason.as_str(), message.as_str())),
+        };
         self.status.set_serving(ready, claims, progress, self.at);
         let action = self.write_unless_progress(again).await?;
         if clean && !busy && self.has_finalizer() && self.restore.status.as_ref() == Some(&self.status) {

@@ -75,7 +75,7 @@ fn claim(name: &str, state: ClaimState, reason: Option<&str>) -> ClaimStatus {
 fn the_claim_that_is_in_the_way_is_told_of() {
     let said = |claims: &[ClaimStatus]| summary(claims).0;
     let filling = claim("a", ClaimState::Filling, None);
-    assert_eq!(said(&[filling.clone()]), "Running");
+    assert_eq!(said(std::slice::from_ref(&filling)), "Running");
     let stuck = claim("b", ClaimState::Filling, Some("Unschedulable"));
     assert_eq!(summary(&[filling.clone(), stuck]), ("Unschedulable".into(), "claim b: m".into()));
     let mut retried = claim("c", ClaimState::Pending, Some("RunnerDied"));

@@ -1,0 +1,165 @@
+//! Restores into every kind of target, and what becomes of them when something dies, goes, or is applied again.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::{Value, json};
+
+use super::core::plain_pods::loaded_server;
+use crate::harness::load::check_invariants;
+use crate::harness::objects::{MINUTES, backup, gtids, restore, with};
+use crate::harness::space::text;
+use crate::harness::{Bucket, Mysql, Space, fill, say, scenario};
+
+/// A storage, and a backup of a server whose writers have come to rest.
+async fn backed_up(space: &Space) -> Result<(Bucket, Mysql)> {
+    let (bucket, (mysql, load)) = tokio::try_join!(Bucket::start(space, "s3"), loaded_server(space, "mysql"))?;
+    space.ready_storage("bucket", &bucket, "shop").await?;
+    load.stop().await?;
+    space.apply_object(&backup("first", "bucket", &mysql)).await?;
+    space.succeeded("MySQLBackup", "first").await?;
+    Ok((bucket, mysql))
+}
+
+async fn is_whole(restored: &Mysql, member: u32, mysql: &Mysql, restore: &Value) -> Result<()> {
+    check_invariants(restored, member).await?;
+    restored.has_the_rows_of(member, mysql, 0).await?;
+    ensure!(restored.gtid_executed(member).await? == gtids(restore)?, "other GTIDs than the status says");
+    ensure!(restored.replicates_nothing(member).await?, "a restored server replicates by itself");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_that_is_there_is_filled_once_and_replaced_when_told() -> Result<()> {
+    scenario("restore-in-place", |space| async move {
+        let (_bucket, mysql) = backed_up(&space).await?;
+        let claim = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "data-old-0"},
+            "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "2Gi"}}}});
+        space.apply_object(&claim).await?;
+        let target = json!({"existingClaim": {"name": "data-old-0"}});
+        space.apply_object(&restore("empty", "first", &target)).await?;
+        let done = space.succeeded("MySQLRestore", "empty").await?;
+        let old = Mysql::start(&space, "old", 1, 200).await?;
+        is_whole(&old, 0, &mysql, &done).await?;
+
+        old.sql(0, "DROP DATABASE shop").await?;
+        space.apply_object(&restore("again", "first", &target)).await?;
+        space.reason("MySQLRestore", "again", "Succeeded", "TargetInUse", MINUTES).await?;
+        space.patch("StatefulSet", "old", &json!({"spec": {"replicas": 0}})).await?;
+        let (reason, _) = space.failed("MySQLRestore", "again", MINUTES).await?;
+        ensure!(reason == "TargetNotEmpty", "a database was not refused: {reason}");
+        say("in use: it waits; not empty: it refuses");
+
+        let target = json!({"existingClaim": {"name": "data-old-0", "overwrite": true}});
+        space.apply_object(&restore("replace", "first", &target)).await?;
+        let done = space.succeeded("MySQLRestore", "replace").await?;
+        let old = Mysql::start(&space, "old", 1, 200).await?;
+        is_whole(&old, 0, &mysql, &done).await
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn claims_that_name_a_restore_are_filled_when_they_come() -> Result<()> {
+    scenario("data-source", |space| async move {
+        let (_bucket, mysql) = backed_up(&space).await?;
+        space.apply_object(&restore("seed", "first", &json!({"dataSource": {}}))).await?;
+        let seed = space.condition("MySQLRestore", "seed", "Ready", "True", MINUTES).await?;
+        let plain = fill(include_str!("../fixtures/mysql.yaml"), &[
+            ("NAME", "seeded"),
+            ("IMAGE", crate::harness::MYSQL_IMAGE),
+            ("REPLICAS", "2"),
+            ("SERVER_ID_BASE", "500"),
+        ]);
+        let source = "spec: {dataSourceRef: {apiGroup: stillframe.dev, kind: MySQLRestore, name: seed}, accessModes: [ReadWriteOnce], resources";
+        let seeded = plain.replace("spec: {accessModes: [ReadWriteOnce], resources", source);
+        ensure!(seeded != plain, "the fixture has changed");
+        space.apply(&seeded).await?;
+        let cluster = Mysql { space: space.clone(), name: "seeded".to_owned() };
+        cluster.ready(2).await?;
+        for member in 0..2 {
+            is_whole(&cluster, member, &mysql, &seed).await?;
+        }
+        space.patch("StatefulSet", "seeded", &json!({"spec": {"replicas": 3}})).await?;
+        cluster.ready(3).await?;
+        is_whole(&cluster, 2, &mysql, &seed).await?;
+        say("two members, and one that came later");
+
+        let volume = text(&space.get("PersistentVolumeClaim", "data-seeded-2").await?, "/spec/volumeName").to_owned();
+        let volume = space.get("PersistentVolume", &volume).await?;
+        ensure!(text(&volume, "/spec/persistentVolumeReclaimPolicy") == "Delete", "the volume stays for ever: {volume}");
+        space.delete("MySQLRestore", "seed").await?;
+        space.gone("MySQLRestore", "seed", Duration::from_secs(60)).await?;
+        cluster.has_the_rows_of(2, &mysql, 0).await
+    })
+    .await
+}
+
+/// A restore whose runner is at work and cannot end: it was made for a node that was not there, and found its store
+/// stopped when the node came.
+async fn held(space: &Space, bucket: &Bucket, name: &str, label: &str) -> Result<String> {
+    let target = json!({"newClaim": {"name": format!("data-{name}-0"), "template": {"storage": "2Gi"}}});
+    let selector = json!({"spec": {"runner": {"nodeSelector": {label: "yes"}}}});
+    space.apply_object(&with(restore(name, "first", &target), &selector)).await?;
+    space.reason("MySQLRestore", name, "Succeeded", "Unschedulable", MINUTES).await?;
+    bucket.stop().await?;
+    for node in space.list("Node", "").await? {
+        space.patch("Node", text(&node, "/metadata/name"), &json!({"metadata": {"labels": {label: "yes"}}})).await?;
+    }
+    let restore = space.reason("MySQLRestore", name, "Succeeded", "Running", MINUTES).await?;
+    let pod = text(&restore, "/status/claims/0/podName").to_owned();
+    space.wait("Pod", &pod, "runs", MINUTES, |pod| text(pod, "/status/phase") == "Running").await?;
+    Ok(pod)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_runner_starts_over_and_applying_again_does_nothing() -> Result<()> {
+    scenario("restore-killed", |space| async move {
+        let (bucket, mysql) = backed_up(&space).await?;
+        let pod = held(&space, &bucket, "survivor", "stillframe.dev/e2e-killed").await?;
+        space.kill9(&pod).await?;
+        say("killed the runner at work");
+        let retried = space.reason("MySQLRestore", "survivor", "Succeeded", "Retrying", MINUTES).await?;
+        ensure!(text(&retried, "/status/claims/0/reason") == "RunnerDied", "no word of its death: {retried}");
+        ensure!(space.find("PersistentVolumeClaim", "data-survivor-0").await?.is_none(), "half a claim appeared");
+        bucket.go_on().await?;
+        let done = space.succeeded("MySQLRestore", "survivor").await?;
+        let attempt = done.pointer("/status/claims/0/attempt").and_then(Value::as_i64);
+        ensure!(attempt.is_some_and(|attempt| attempt > 1), "no second try: {done}");
+        let restored = Mysql::start(&space, "survivor", 1, 200).await?;
+        is_whole(&restored, 0, &mysql, &done).await?;
+
+        let target = json!({"newClaim": {"name": "data-survivor-0", "template": {"storage": "2Gi"}}});
+        let labelled = json!({"metadata": {"labels": {"changed": "yes"}},
+            "spec": {"runner": {"nodeSelector": {"stillframe.dev/e2e-killed": "yes"}}}});
+        space.apply_object(&with(restore("survivor", "first", &target), &labelled)).await?;
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        let after = space.get("MySQLRestore", "survivor").await?;
+        ensure!(after.get("status") == done.get("status"), "applying it again did something: {after}");
+        let refused = with(restore("survivor", "first", &target), &json!({"spec": {"parallelism": 3}}));
+        let said = space.refusal(&refused.to_string()).await?;
+        ensure!(said.contains("cannot be changed"), "{said}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deleting_a_running_restore_leaves_nothing() -> Result<()> {
+    scenario("restore-deleted", |space| async move {
+        let (bucket, _mysql) = backed_up(&space).await?;
+        held(&space, &bucket, "unwanted", "stillframe.dev/e2e-deleted").await?;
+        let staging = space.list("PersistentVolumeClaim", "stillframe.dev/claim-key").await?;
+        let staging = staging.first().context("no staging claim")?;
+        let (claim, volume) = (text(staging, "/metadata/name"), text(staging, "/spec/volumeName"));
+        space.delete("MySQLRestore", "unwanted").await?;
+        space.gone("MySQLRestore", "unwanted", Duration::from_secs(90)).await?;
+        space.gone("PersistentVolumeClaim", claim, Duration::from_secs(30)).await?;
+        space.gone("PersistentVolume", volume, Duration::from_secs(30)).await?;
+        ensure!(space.find("PersistentVolumeClaim", "data-unwanted-0").await?.is_none(), "the claim appeared");
+        let left = space.list("Pod", "app.kubernetes.io/name=stillframe").await?;
+        ensure!(left.iter().all(|pod| !text(pod, "/metadata/name").starts_with("unwanted")), "a runner is left");
+        Ok(())
+    })
+    .await
+}
