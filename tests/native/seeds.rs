@@ -83,7 +83,7 @@ impl Seeds {
             bytes.extend_from_slice(&seed.page);
             let name = |target: &str| {
                 let format = if *compact { "compact" } else { "other" };
-                corpus.join(target).join(format!("{:02}-{format}{}", kind.id(), if *zip { "-zip" } else { "" }))
+                corpus.join(target).join(format!("seed-{:02}-{format}{}", kind.id(), if *zip { "-zip" } else { "" }))
             };
             std::fs::write(name("apply"), bytes).unwrap();
             // One of each kind is enough for what does not know pages.
