@@ -193,7 +193,8 @@ fn copy_some(shared: &Shared<'_>, sink: Box<dyn WindowSink>) -> Result<CopySumma
         }
         // The worker's ends of the channels go: that is how its reader learns of the end. A reader that died looks to
         // the worker like one that has read all; it is not.
-        let Worker { sink, summary, .. } = worker;
+        let Worker { sink, summary, filled, give_back, .. } = worker;
+        drop((filled, give_back));
         reader.join().map_err(|_| CaptureError::Panicked).flatten().and(copied.map(|()| (sink, summary)))
     });
     let outcome = outcome.and_then(|(sink, summary)| sink.finish().map(|()| summary).map_err(CaptureError::Sink));
