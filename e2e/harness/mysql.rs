@@ -36,11 +36,13 @@ impl Mysql {
         Ok(Self { space: space.clone(), name: name.to_owned() })
     }
 
-    /// Applies a StatefulSet whose claims are still being filled, at a time when they are sure to be asked for: the
-    /// restore must have laid its hand on them.
+    /// Applies a StatefulSet as soon as its claims are there, all of them: one that is missing it would make itself,
+    /// empty.
     pub async fn start_after_restore(space: &Space, name: &str, replicas: u32, server_id_base: u32) -> Result<Self> {
-        let last = format!("data-{name}-{}", replicas.saturating_sub(1));
-        space.wait("PersistentVolumeClaim", &last, "is there", super::objects::MINUTES, |_| true).await?;
+        for member in 0..replicas {
+            let claim = format!("data-{name}-{member}");
+            space.wait("PersistentVolumeClaim", &claim, "is there", super::objects::MINUTES, |_| true).await?;
+        }
         Self::apply(space, name, replicas, server_id_base).await
     }
 

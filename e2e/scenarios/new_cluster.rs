@@ -20,7 +20,7 @@ async fn three_members_from_one_backup() -> Result<()> {
 
         let target =
             json!({ "newCluster": { "statefulSetName": "shop2", "replicas": 3, "template": { "storage": "2Gi" } } });
-        // A claim that appears is complete, so the StatefulSet may start on it while others are still being filled.
+        // A claim that appears is complete: servers may start while the restore has yet to say that it is done.
         space.apply_object(&restore("to-shop2", "first", &target)).await?;
         let cluster = Mysql::start_after_restore(&space, "shop2", 3, 300).await?;
         space.succeeded("MySQLRestore", "to-shop2").await?;
