@@ -95,6 +95,14 @@ async fn claims_that_name_a_restore_are_filled_when_they_come() -> Result<()> {
     .await
 }
 
+/// Gives all nodes a label, or takes it from them (null).
+async fn label_nodes(space: &Space, label: &str, value: &Value) -> Result<()> {
+    for node in space.list("Node", "").await? {
+        space.patch("Node", text(&node, "/metadata/name"), &json!({"metadata": {"labels": {label: value}}})).await?;
+    }
+    Ok(())
+}
+
 /// A restore whose runner is at work and cannot end: it was made for a node that was not there, and found its store
 /// stopped when the node came.
 async fn held(space: &Space, bucket: &Bucket, name: &str, label: &str) -> Result<String> {
@@ -103,9 +111,7 @@ async fn held(space: &Space, bucket: &Bucket, name: &str, label: &str) -> Result
     space.apply_object(&with(restore(name, "first", &target), &selector)).await?;
     space.reason("MySQLRestore", name, "Succeeded", "Unschedulable", MINUTES).await?;
     bucket.stop().await?;
-    for node in space.list("Node", "").await? {
-        space.patch("Node", text(&node, "/metadata/name"), &json!({"metadata": {"labels": {label: "yes"}}})).await?;
-    }
+    label_nodes(space, label, &json!("yes")).await?;
     let restore = space.reason("MySQLRestore", name, "Succeeded", "Running", MINUTES).await?;
     let pod = text(&restore, "/status/claims/0/podName").to_owned();
     space.wait("Pod", &pod, "runs", MINUTES, |pod| text(pod, "/status/phase") == "Running").await?;
@@ -124,6 +130,7 @@ async fn a_killed_runner_starts_over_and_applying_again_does_nothing() -> Result
         ensure!(space.find("PersistentVolumeClaim", "data-survivor-0").await?.is_none(), "half a claim appeared");
         bucket.go_on().await?;
         let done = space.succeeded("MySQLRestore", "survivor").await?;
+        label_nodes(&space, "stillframe.dev/e2e-killed", &Value::Null).await?;
         let attempt = done.pointer("/status/claims/0/attempt").and_then(Value::as_i64);
         ensure!(attempt.is_some_and(|attempt| attempt > 1), "no second try: {done}");
         let restored = Mysql::start(&space, "survivor", 1, 200).await?;
@@ -149,6 +156,7 @@ async fn deleting_a_running_restore_leaves_nothing() -> Result<()> {
     scenario("restore-deleted", |space| async move {
         let (bucket, _mysql) = backed_up(&space).await?;
         held(&space, &bucket, "unwanted", "stillframe.dev/e2e-deleted").await?;
+        label_nodes(&space, "stillframe.dev/e2e-deleted", &Value::Null).await?;
         let staging = space.list("PersistentVolumeClaim", "stillframe.dev/claim-key").await?;
         let staging = staging.first().context("no staging claim")?;
         let (claim, volume) = (text(staging, "/metadata/name"), text(staging, "/spec/volumeName"));
