@@ -201,7 +201,7 @@ impl Metrics {
         process.register("open_fds", "Open files and connections", self.files.clone());
         process.register("cpu_seconds_total", "Time on a processor", self.cpu.clone());
         let started: Gauge = Gauge::default();
-        started.set(since_1970(SystemTime::now()));
+        started.set(since_1970(crate::util::clock::system_now()));
         process.register("start_time_seconds", "When this process began", started);
     }
 

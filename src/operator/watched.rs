@@ -61,8 +61,8 @@ fn schedule_states(schedules: &[Arc<CronBackup>], backups: &[Arc<MySQLBackup>]) 
     }
     for backup in backups {
         let Some(schedule) = backup.labels().get(SCHEDULE) else { continue };
-        let Some(status) = backup.status.as_ref().filter(|status| status.has_succeeded()) else { continue };
-        let Some(ended) = status.completion_time.as_ref().map(|time| time.0.as_second()) else { continue };
+        let Some(good) = backup.status.as_ref().filter(|status| status.has_succeeded()) else { continue };
+        let Some(ended) = good.completion_time.as_ref().map(|time| time.0.as_second()) else { continue };
         let namespace = backup.namespace().unwrap_or_default();
         let key = (namespace.clone(), schedule.clone());
         let state = states.entry(key).or_insert_with(|| known(namespace, schedule.clone()));

@@ -157,15 +157,14 @@ impl<'c> Files<'c> {
                 Some(from..from.saturating_add(page.len())).filter(|range| range.end <= window.len())
             };
             let range = self.at.filter(|at| at.0 == piece).and_then(|(_, at)| inside(at, &self.window));
-            let range = match range {
-                Some(range) => range,
-                None => {
-                    let left = u64::from(count.saturating_sub(within)).saturating_mul(size);
-                    self.window.resize(WINDOW.min(usize::try_from(left).unwrap_or(WINDOW)), 0);
-                    file.read_exact_at(&mut self.window, offset).map_err(|error| io(path, &error))?;
-                    self.at = Some((piece, offset));
-                    0..page.len()
-                }
+            let range = if let Some(range) = range {
+                range
+            } else {
+                let left = u64::from(count.saturating_sub(within)).saturating_mul(size);
+                self.window.resize(WINDOW.min(usize::try_from(left).unwrap_or(WINDOW)), 0);
+                file.read_exact_at(&mut self.window, offset).map_err(|error| io(path, &error))?;
+                self.at = Some((piece, offset));
+                0..page.len()
             };
             page.copy_from_slice(self.window.get(range).unwrap_or_default());
             return Ok(());
