@@ -26,7 +26,7 @@ impl SpaceId {
     /// The number of an undo tablespace, 1 to 127, which it keeps when it is truncated and gets another id.
     pub const fn undo_number(self) -> Option<u32> {
         match Self::UNDO_MAX.checked_sub(self.0) {
-            Some(below) if below < Self::UNDO_NUMBERS * Self::UNDO_IDS => Some(below % Self::UNDO_NUMBERS + 1),
+            Some(below) if below < Self::UNDO_NUMBERS * Self::UNDO_IDS => (below % Self::UNDO_NUMBERS).checked_add(1),
             _ => None,
         }
     }

@@ -170,7 +170,9 @@ impl From<PrepareError> for Error {
             PrepareError::Redo(RedoError { source: FormatError::Unsupported { .. }, .. }) => {
                 (ErrorKind::UnsupportedFormat, Some(OTHER_RECOVERY))
             }
-            PrepareError::Redo(RedoError { source: FormatError::KeyMissing { .. }, .. }) => {
+            PrepareError::Key { .. }
+            | PrepareError::Redo(RedoError { source: FormatError::KeyMissing { .. }, .. })
+            | PrepareError::BadPage { fault: PageFault::Format(FormatError::KeyMissing { .. }), .. } => {
                 (ErrorKind::KeyMissing, None)
             }
             PrepareError::Redo(_) | PrepareError::WrongEnd { .. } | PrepareError::MissingSpace { .. } => {
@@ -180,10 +182,6 @@ impl From<PrepareError> for Error {
                 (ErrorKind::DamagedBackup, Some(OTHER_RECOVERY))
             }
             PrepareError::NotNative { .. } => (ErrorKind::Unsupported, Some(OTHER_RECOVERY)),
-            PrepareError::Key { .. }
-            | PrepareError::BadPage { fault: PageFault::Format(FormatError::KeyMissing { .. }), .. } => {
-                (ErrorKind::KeyMissing, None)
-            }
             PrepareError::BadPage { .. } => (ErrorKind::DamagedBackup, None),
             PrepareError::NewerThanLog { .. } | PrepareError::Apply(_) => {
                 (ErrorKind::RecoveryFailed, Some(OTHER_RECOVERY_AGAIN))

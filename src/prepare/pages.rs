@@ -10,7 +10,7 @@
 //! tables are compressed so is known to the dictionary only. The server compresses it again when it changes.
 
 use std::collections::HashMap;
-use std::ops::{AddAssign, Range};
+use std::ops::Range;
 
 use super::PrepareError;
 use super::plan::{PlanReader, PlannedRecord};
@@ -37,8 +37,9 @@ pub struct Tally {
     pub created: u64,
 }
 
-impl AddAssign for Tally {
-    fn add_assign(&mut self, other: Self) {
+impl Tally {
+    /// Adds what another did.
+    pub fn add(&mut self, other: Self) {
         self.applied = self.applied.saturating_add(other.applied);
         self.skipped = self.skipped.saturating_add(other.skipped);
         self.pages = self.pages.saturating_add(other.pages);
@@ -113,7 +114,7 @@ impl<'r> PageWorker<'r> {
         let unchanged = tally.applied == 0;
         tally.pages = u64::from(!unchanged);
         tally.created = u64::from(created && !unchanged);
-        self.tally += tally;
+        self.tally.add(tally);
         if unchanged {
             return Ok(None);
         }

@@ -98,7 +98,7 @@ impl MemoryRun {
             self.arena.reserve_exact(needed.max(self.growth));
         }
         if self.entries.len() == self.entries.capacity() {
-            self.entries.reserve_exact(self.growth / size_of::<(PageId, u32)>());
+            self.entries.reserve_exact(self.growth.div_ceil(size_of::<(PageId, u32)>()));
         }
         kept.encode(&mut self.arena);
         self.entries.push((kept.page, at));

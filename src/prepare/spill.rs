@@ -81,14 +81,13 @@ impl SpillFile {
     /// Adds the key stream of this place: once enciphers, twice brings back.
     fn encipher(&self, bytes: &mut [u8], at: u64) {
         let Some(cipher) = &self.cipher else { return };
-        let block_len = u64::try_from(AES_BLOCK).unwrap_or(16);
-        let mut counter = at / block_len;
-        let mut skip = usize::try_from(at % block_len).unwrap_or(0);
+        let mut counter = at >> AES_BLOCK.trailing_zeros();
+        let mut skip = usize::try_from(at).unwrap_or(0) & AES_BLOCK.saturating_sub(1);
         let mut rest = bytes;
         while !rest.is_empty() {
             let mut block = u128::from(counter).to_be_bytes();
             cipher.encrypt_block((&mut block).into());
-            let (now, later) = rest.split_at_mut(rest.len().min(AES_BLOCK - skip));
+            let (now, later) = rest.split_at_mut(rest.len().min(AES_BLOCK.saturating_sub(skip)));
             now.iter_mut().zip(block.iter().skip(skip)).for_each(|(byte, key)| *byte ^= key);
             (rest, skip) = (later, 0);
             counter = counter.wrapping_add(1);
@@ -101,16 +100,14 @@ fn nameless(dir: &Path) -> io::Result<File> {
     let flag = i32::try_from(OFlags::TMPFILE.bits()).unwrap_or(0);
     let mut options = OpenOptions::new();
     options.read(true).write(true).mode(0o600);
-    match options.clone().custom_flags(flag).open(dir) {
-        Ok(file) => Ok(file),
-        // Not every file system has such files; there is one with a name for a moment.
-        Err(_) => {
-            let path = dir.join(format!(".stillframe-spill-{}", std::process::id()));
-            let file = options.create_new(true).open(&path)?;
-            std::fs::remove_file(&path)?;
-            Ok(file)
-        }
+    if let Ok(file) = options.clone().custom_flags(flag).open(dir) {
+        return Ok(file);
     }
+    // Not every file system has such files; then there is one with a name for a moment.
+    let path = dir.join(format!(".stillframe-spill-{}", std::process::id()));
+    let file = options.create_new(true).open(&path)?;
+    std::fs::remove_file(&path)?;
+    Ok(file)
 }
 
 fn random_cipher() -> io::Result<Aes256> {

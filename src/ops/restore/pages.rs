@@ -146,7 +146,7 @@ impl Shared<'_> {
         };
         let outcome = self.all(reader, ctx, &mut worker);
         if let Some(recoverer) = &worker.recoverer {
-            *self.recovered.lock().unwrap_or_else(PoisonError::into_inner) += recoverer.tally();
+            self.recovered.lock().unwrap_or_else(PoisonError::into_inner).add(recoverer.tally());
         }
         if let Err(error) = outcome {
             let mut first = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
