@@ -43,7 +43,7 @@ pub struct Outcome {
 
 /// Pages that a server may have written to between the end of recovery and its death: transaction system, dictionary,
 /// undo, all of them by itself.
-const MOST_WRITTEN_SINCE: usize = 150;
+const MOST_WRITTEN_SINCE: usize = 30;
 
 impl Outcome {
     pub fn is_good(&self) -> bool {

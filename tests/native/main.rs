@@ -223,6 +223,7 @@ async fn transactions_that_are_prepared_or_open() {
         async |_| (),
         async |server| {
             let mut work = Work::new(server, seed(), scale()).await;
+            files_of::automatic_numbers(&mut work).await;
             lobs::undo(&mut work).await;
             let open = lobs::open(&mut work).await;
             lobs::prepared(&mut work, 100).await;

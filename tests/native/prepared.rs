@@ -157,6 +157,12 @@ pub async fn start_both(name: &str, crash: &Crash, prepared: &Path) {
     for what in ["automatic numbers", "prepared transactions", "transactions executed"] {
         let (ours, theirs) = (seen(&native, what).await, seen(&server, what).await);
         assert_eq!(ours, theirs, "{name}: {what}");
+        // Known from the redo alone: the rows that had these numbers are gone.
+        if ours.iter().any(|text| text.starts_with("n.auto_a ")) {
+            for number in ["n.auto_a 601", "n.auto_b 5003", "n.auto_p 601", "n.auto_r 601"] {
+                assert!(ours.iter().any(|text| text == number), "{number} is not among {ours:?}");
+            }
+        }
         println!("{name}: {what}: {} are the same", ours.len());
     }
     println!("{name}: {checked} tables checked, {compared} compared");

@@ -51,6 +51,34 @@ pub async fn tables(work: &mut Work<'_>) {
     .await;
 }
 
+/// Automatic numbers whose rows are gone: only the redo's metadata knows how far they had come.
+pub async fn automatic_numbers(work: &mut Work<'_>) {
+    let some = numbers(1, 600);
+    for table in ["auto_a", "auto_b", "auto_dropped"] {
+        work.run_all([
+            format!("CREATE TABLE {table} (id INT AUTO_INCREMENT PRIMARY KEY, v INT)"),
+            format!("INSERT INTO {table} (v) SELECT n FROM {some}"),
+            format!("DELETE FROM {table} WHERE id > 10"),
+        ])
+        .await;
+    }
+    work.run_all([
+        "ALTER TABLE auto_b AUTO_INCREMENT = 5000".to_owned(),
+        "INSERT INTO auto_b (v) VALUES (1), (2), (3)".to_owned(),
+        "DELETE FROM auto_b WHERE id > 10".to_owned(),
+        "DROP TABLE auto_dropped".to_owned(),
+        "CREATE TABLE auto_p (id BIGINT AUTO_INCREMENT PRIMARY KEY, v INT) PARTITION BY HASH (id) PARTITIONS 3"
+            .to_owned(),
+        format!("INSERT INTO auto_p (v) SELECT n FROM {some}"),
+        "DELETE FROM auto_p WHERE id > 5".to_owned(),
+        "CREATE TABLE auto_r (id INT AUTO_INCREMENT PRIMARY KEY, v INT)".to_owned(),
+        "BEGIN".to_owned(),
+        format!("INSERT INTO auto_r (v) SELECT n FROM {some}"),
+        "ROLLBACK".to_owned(),
+    ])
+    .await;
+}
+
 /// Undo tablespaces made, emptied and dropped.
 pub async fn undo_tablespaces(work: &mut Work<'_>) {
     work.run_all([
