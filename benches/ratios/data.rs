@@ -105,7 +105,7 @@ fn keep(datadir: &Path, kept: &Path) {
     std::fs::create_dir_all(kept.parent().unwrap()).unwrap();
     let moved = std::process::Command::new("mv").arg(datadir).arg(&partial).status();
     assert!(moved.is_ok_and(|status| status.success()), "cannot move {}", datadir.display());
-    std::fs::rename(&partial, kept).unwrap();
+    stillframe::util::fs::durable_rename(&partial, kept).unwrap();
 }
 
 const CONNECTIONS: u64 = 4;

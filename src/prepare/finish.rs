@@ -135,7 +135,9 @@ mod tests {
         for tables in [0_u16, 1, 82, 83, 248, 1000] {
             let metadata = metadata(tables);
             let log = clean_log(END, &metadata, PageSize::DEFAULT, 7, "MySQL 9.7.4").unwrap();
-            assert!(log.checkpoint > END && log.checkpoint.block_offset() == 12 && log.size_bytes % 16384 == 0);
+            assert!(
+                log.checkpoint > END && log.checkpoint.block_offset() == 12 && log.size_bytes.is_multiple_of(16384)
+            );
             let (groups, reason) = read(&log);
             assert_eq!(reason, EndReason::PartialBlock, "{tables} tables");
             assert_eq!(groups, metadata.groups().map(<[u8]>::to_vec).collect::<Vec<_>>(), "{tables} tables");

@@ -109,7 +109,7 @@ mod tests {
             auto_increment(9, 3, 10),
             auto_increment(9, 2, 99),
         ]);
-        assert_eq!(groups, [vec![62 | 0x80, 7, 1, 2, 60], vec![62 | 0x80, 9, 3, 2, 10]]);
+        assert_eq!(groups, [vec![0x3E | 0x80, 7, 1, 2, 60], vec![0x3E | 0x80, 9, 3, 2, 10]]);
     }
 
     #[test]
@@ -117,7 +117,7 @@ mod tests {
         let corrupt = |index: u8| [vec![62, 7, 1, 1, 1, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0], vec![index]].concat();
         let groups = noted(&[corrupt(1), auto_increment(7, 1, 3), corrupt(2), corrupt(1)]);
         assert_eq!(groups.len(), 3);
-        assert_eq!(groups[2], [62 | 0x80, 7, 1, 2, 3]);
+        assert_eq!(groups[2], [0x3E | 0x80, 7, 1, 2, 3]);
     }
 
     #[test]

@@ -268,7 +268,11 @@ mod tests {
         let mut reader = plan.reader();
         reader.seek(SpaceId(1), 999..1000).unwrap();
         let mut count = 0;
-        reader.each(PageNo(999), |_| Ok::<_, PrepareError>(count += 1)).unwrap();
+        let each = |_: PlannedRecord<'_>| {
+            count += 1;
+            Ok::<_, PrepareError>(())
+        };
+        reader.each(PageNo(999), each).unwrap();
         assert_eq!(count, 5);
     }
 

@@ -105,9 +105,9 @@ fn a_page_takes_what_is_newer_than_itself_and_carries_the_end_of_the_last_group(
 
 #[test]
 fn pages_that_only_redo_knows_are_made() {
-    let init = |number: u8| vec![59 | 0x80, 5, number];
+    let init = |number: u8| vec![0x3B | 0x80, 5, number];
     // The file grows by two pages of 16 KiB.
-    let extend = [vec![65 | 0x80, 5, 0], 65536_u64.to_be_bytes().to_vec(), 32768_u64.to_be_bytes().to_vec()].concat();
+    let extend = [vec![0x41 | 0x80, 5, 0], 65536_u64.to_be_bytes().to_vec(), 32768_u64.to_be_bytes().to_vec()].concat();
     let (recovery, ends) = scan(&[extend, init(3), init(5), write(5, 2000, 7)], PLAIN, None).unwrap();
     let space = recovery.space(SPACE).unwrap();
     assert_eq!((space.copied_pages(), space.pages), (4, 6));
@@ -200,7 +200,7 @@ fn encrypted_pages_are_opened_with_the_key_that_fits_and_closed_with_the_last() 
     let key = |byte| TablespaceKey::new([byte; 32], [byte; 16]);
     let at = u16::try_from(encryption_offset(TablespaceFlags::decode(ENCRYPTED).unwrap()).unwrap()).unwrap();
     // The redo gives page 0 another key: info of 111 bytes.
-    let new_key = [&[30 | 0x80, 5, 0][..], &at.to_be_bytes(), &[0, 111], &info(&master, 2)].concat();
+    let new_key = [&[0x1E | 0x80, 5, 0][..], &at.to_be_bytes(), &[0, 111], &info(&master, 2)].concat();
     let groups = [write(3, 100, 7), new_key];
     assert!(matches!(scan(&groups, ENCRYPTED, None), Err(PrepareError::Key { .. })), "without a keyring");
     let (recovery, ends) = scan(&groups, ENCRYPTED, Some(keyring(&master))).unwrap();
@@ -226,7 +226,7 @@ fn encrypted_pages_are_opened_with_the_key_that_fits_and_closed_with_the_last() 
 
 #[test]
 fn the_clean_log_begins_behind_every_page() {
-    let (recovery, ends) = scan(&[vec![62 | 0x80, 7, 1, 2, 60], write(3, 100, 1)], PLAIN, None).unwrap();
+    let (recovery, ends) = scan(&[vec![0x3E | 0x80, 7, 1, 2, 60], write(3, 100, 1)], PLAIN, None).unwrap();
     assert_eq!((recovery.metadata().table_count(), recovery.end()), (1, ends[1]));
     let log = clean_log(recovery.end(), recovery.metadata(), PageSize::DEFAULT, 1, "MySQL 9.7.4").unwrap();
     assert!(log.checkpoint > ends[1]);
