@@ -15,12 +15,13 @@ use stillframe::innodb::redo::body::index::IndexInfo;
 use stillframe::innodb::redo::{RecordKind, RedoRecord};
 use stillframe::innodb::space::TablespaceFlags;
 
-/// Kinds that no supported server here writes, and what stands for them.
-const NOT_WRITTEN: [(RecordKind, &str); 2] = [
+/// Kinds that no supported server here writes, or not so that a page changes, and what stands for them.
+const NOT_WRITTEN: [(RecordKind, &str); 3] = [
+    (RecordKind::IndexLoad, "it is always written by itself, and then changes no page"),
     (RecordKind::InitFilePage, "written by older servers only; `tests/native/handmade.rs`"),
     (
         RecordKind::SdiCreate,
-        "the oldest row format for dictionary information, which is never made; `tests/native/handmade.rs`",
+        "written for the oldest row format of dictionary information, which is never made; `tests/native/handmade.rs`",
     ),
 ];
 
