@@ -35,7 +35,7 @@ const EVERY: Duration = Duration::from_secs(2);
 /// How long one request may take.
 const PATIENCE: Duration = Duration::from_secs(4);
 /// How old the last turn of the election may be before the process is taken for stuck.
-const STUCK: Duration = Duration::from_secs(60);
+const STUCK: Duration = Duration::from_mins(1);
 
 /// When the election last took a turn, and when the API server last answered it: what health is told by.
 #[derive(Debug, Default)]

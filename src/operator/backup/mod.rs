@@ -94,7 +94,7 @@ async fn reconcile(backup: Arc<MySQLBackup>, context: Arc<Context>) -> Result<Ac
     let Some(mut this) = Reconciliation::new(&context, &backup, clock::now()) else {
         return Ok(Action::await_change());
     };
-    context.counted("backup", this.drive()).await
+    context.counted("backup", Box::pin(this.drive())).await
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the controller hands it over")]

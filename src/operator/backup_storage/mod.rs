@@ -73,7 +73,7 @@ fn after_error(storage: Arc<BackupStorage>, error: &OperatorError, _: Arc<Contex
 
 #[tracing::instrument(name = "storage", skip_all, fields(object = %key(&storage)))]
 async fn reconcile(storage: Arc<BackupStorage>, context: Arc<Context>) -> Result<Action, OperatorError> {
-    context.counted("storage", look_at(&storage, &context)).await
+    context.counted("storage", Box::pin(look_at(&storage, &context))).await
 }
 
 async fn look_at(storage: &BackupStorage, context: &Context) -> Result<Action, OperatorError> {
@@ -81,12 +81,12 @@ async fn look_at(storage: &BackupStorage, context: &Context) -> Result<Action, O
         return Ok(Action::await_change());
     }
     let now = clock::now();
-    if let Some(left) = probe::until_due(&storage, now) {
+    if let Some(left) = probe::until_due(storage, now) {
         return Ok(Action::requeue(left));
     }
     let at = Moment { generation: storage.metadata.generation.unwrap_or(0), now };
     let mut new = storage.status.clone().unwrap_or_default();
-    let probed = match open(&context, &storage).await? {
+    let probed = match open(context, storage).await? {
         Ok(repository) => {
             new.destination = Some(repository.url().to_string());
             look(&repository, storage.spec.access_mode).await
@@ -102,14 +102,14 @@ async fn look_at(storage: &BackupStorage, context: &Context) -> Result<Action, O
                 let backups = &content.complete;
                 new.backup_count = Some(i64::try_from(backups.len()).unwrap_or(i64::MAX));
                 new.stored_bytes = Some(backups.iter().fold(0, |sum, backup| sum.saturating_add(backup.stored_bytes)));
-                compare(&context, &storage, &content, at).await?;
+                compare(context, storage, &content, at).await?;
             }
         }
         Probed::Bad { reason, message } => new.set_not_ready(&reason, &message, at),
     }
-    write(&context, &storage, &new).await?;
+    write(context, storage, &new).await?;
     let ready = conditions::is(&new.conditions, types::READY, conditions::status::TRUE);
-    Ok(Action::requeue(if ready { probe::period(&storage) } else { NOT_READY }))
+    Ok(Action::requeue(if ready { probe::period(storage) } else { NOT_READY }))
 }
 
 async fn open(context: &Context, storage: &BackupStorage) -> Result<Result<Repository, StoreRefusal>, OperatorError> {
