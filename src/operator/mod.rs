@@ -5,7 +5,7 @@
 //!              driver     client     pure       pure     client    pure words, one patch
 //! ```
 //!
-//! One process of all that run leads ([`leader`]): the others wait.
+//! One process of all that run leads (`leader`): the others wait.
 //!
 //! Owns what objects of the cluster are made, and every word of every status: it is the only writer of them. Touches
 //! no database and no file of one; that is the runner's work. Believes nothing about a backup but what the storage
