@@ -195,6 +195,17 @@ fn page0(info: &[u8]) -> Vec<u8> {
 }
 
 #[test]
+fn a_page_that_is_newer_than_the_log_is_refused() {
+    let (recovery, ends) = scan(&[write(3, 100, 1)], PLAIN, None).unwrap();
+    let mut worker = PageWorker::new(&recovery);
+    worker.seek(SPACE, 3..4).unwrap();
+    assert_eq!(worker.next_page().unwrap(), Some(PageNo(3)));
+    let newer = page(3, ends[0].checked_add(1).unwrap());
+    let refused = worker.recover(PageNo(3), Some(&newer)).unwrap_err();
+    assert!(matches!(refused, PrepareError::NewerThanLog { end, .. } if end == ends[0]), "{refused}");
+}
+
+#[test]
 fn encrypted_pages_are_opened_with_the_key_that_fits_and_closed_with_the_last() {
     let master = [8; 32];
     let key = |byte| TablespaceKey::new([byte; 32], [byte; 16]);

@@ -88,37 +88,6 @@ fn cuts(log: &Log) -> Vec<(&'static str, Lsn, Change)> {
     ]
 }
 
-/// Recovers a crash whose copied pages are in part newer than all of its log: it is cut where a tenth of the pages
-/// that are newer than its beginning are newer than its end.
-pub async fn prove_with_newer_pages(name: &str, crash: &Crash) {
-    let base = read_all(&spaces(&crash.base(), crash.keyring.as_ref()));
-    let lsn_of = |raw: &[u8]| Lsn::new(u64::from_be_bytes(raw[16..24].try_into().unwrap()));
-    let all = base.values().flat_map(|pages| {
-        (0..pages.count()).map(|page| lsn_of(pages.raw(stillframe::innodb::ids::PageNo(page)).unwrap()))
-    });
-    let mut newer: Vec<Lsn> = all.filter(|lsn| *lsn > crash.log.checkpoint).collect();
-    newer.sort();
-    assert!(newer.len() > 50, "only {} pages are newer than the checkpoint", newer.len());
-    let wanted = newer[newer.len() * 9 / 10];
-    let mut end = None;
-    each_group(&crash.log, crash.log.checkpoint, 512, |group| {
-        end = Some(group.end);
-        group.end < wanted
-    });
-    let end = end.unwrap();
-    let change: Change = Box::new(move |block: &mut [u8]| cut_block(block, end, None).unwrap());
-    let recovered = oracle::recover(crash, |redo| change_files(redo, end, &change)).await;
-    let mut log = Log { checkpoint: crash.log.checkpoint, blocks: crash.log.blocks.clone(), key: None };
-    let at = usize::try_from(end.block_start().saturating_since(log.checkpoint.block_start())).unwrap();
-    change(&mut log.blocks[at..at + BLOCK_LEN]);
-    let native = driver::recover(&base, &log, Mode::Apply);
-    assert_eq!((native.end, recovered.end), (end, end), "{name}: the log ends elsewhere");
-    let outcome = compare(&base, &native, &spaces(&recovered.datadir(), crash.keyring.as_ref()));
-    assert!(outcome.is_good(), "{}", explain::explain(&outcome, Some(&native), &log, name));
-    assert!(outcome.changed > 50, "the log that is left changes {} pages", outcome.changed);
-    println!("{name}, with pages newer than the log: {outcome}");
-}
-
 fn change_files(redo: &Path, lsn: Lsn, change: &Change) {
     let files = redo_files(redo);
     let (start, path) = files.range(..=lsn).next_back().unwrap();

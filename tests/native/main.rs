@@ -258,7 +258,6 @@ async fn copied_while_it_changes() {
     );
     let crash = crash.await;
     prove("hot", &crash).await;
-    ends::prove_with_newer_pages("hot", &crash).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
