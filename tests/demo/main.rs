@@ -132,10 +132,10 @@ async fn check_moment(
     earliest: Instant,
     latest: Instant,
 ) {
-    title("And once more, the redo applied by the server itself at its first start");
+    title("And once more, to see of which moment it is");
     let step = Instant::now();
     let datadir = place.join("again");
-    let cli = Cli::restore(store, "demo", &datadir).args(["--external-files", "inside", "--recovery", "server"]);
+    let cli = Cli::restore(store, "demo", &datadir).args(["--external-files", "inside"]);
     run(names, cli).await;
     let third = server.sibling().external_dir(false).on_datadir(&datadir).start().await;
     check_cut(&third, stats, earliest, latest).await;
