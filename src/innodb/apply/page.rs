@@ -62,6 +62,11 @@ impl PageBuffer {
         &self.frame
     }
 
+    /// The page, uncompressed, to be kept.
+    pub fn into_frame(self) -> Frame {
+        self.frame
+    }
+
     pub(super) const fn frame_mut(&mut self) -> &mut Frame {
         &mut self.frame
     }

@@ -17,10 +17,8 @@ use super::order::Order;
 use super::reading::{NONE, Page};
 use super::{Check, Source};
 use crate::innodb::FormatError;
-use crate::innodb::apply::PageBuffer;
 use crate::innodb::apply::index_page::{IndexPage, LEVEL};
 use crate::innodb::apply::layout::{RowLayout, RowShape};
-use crate::innodb::ids::{PageId, PageNo};
 use crate::innodb::page::PageType;
 use crate::innodb::redo::body::index::IndexInfo;
 use crate::innodb::redo::body::reader::{Fault, Reader};
@@ -183,11 +181,9 @@ impl<S: Source> Check<'_, S> {
     }
 
     fn rows_of_tree(&self, number: u32, page: &Page) -> Result<Rows, FormatError> {
-        let mut buffer = PageBuffer::new(self.subject.flags);
-        let id = PageId { space: self.subject.space, page: PageNo(number) };
-        let loaded = buffer.load(id, page.bytes());
-        loaded.map_err(|error| FormatError::Invalid { what: "dictionary information", why: error.to_string() })?;
-        let mut frame = buffer.frame().clone();
+        let loaded = self.frame(number, page);
+        let mut frame =
+            loaded.map_err(|error| FormatError::Invalid { what: "dictionary information", why: error.to_string() })?;
         let index = IndexPage::open_any(&mut frame)?;
         let layout = layout_of(if index.is_compact() { TREE } else { REDUNDANT_TREE })?;
         let leaf = index.frame.u16(LEVEL)? == 0;

@@ -25,7 +25,9 @@ mod undo;
 use std::fmt;
 
 use super::FormatError;
-use super::ids::{PageNo, SpaceId};
+use super::apply::frame::Frame;
+use super::apply::{ApplyError, PageBuffer};
+use super::ids::{PageId, PageNo, SpaceId};
 use super::lsn::Lsn;
 use super::page::{PageType, all_zero, fil};
 use super::space::TablespaceFlags;
@@ -140,8 +142,20 @@ impl<S: Source> Check<'_, S> {
             match page.kind() {
                 Some(PageType::Index | PageType::Rtree | PageType::Sdi) => {
                     self.checked.index_pages = self.checked.index_pages.saturating_add(1);
-                    self.check_index_page(number, &page, &extents, &mut trees)?;
-                    self.check_rows_by_dictionary(number, &page, &extents, &dictionary, &mut levels)?;
+                    match self.frame(number, &page) {
+                        Err(error) => self.findings.add(number, error.to_string()),
+                        Ok(mut frame) => {
+                            self.check_index_page(number, &page, &mut frame, &extents, &mut trees)?;
+                            self.check_rows_by_dictionary(
+                                number,
+                                &page,
+                                &mut frame,
+                                &extents,
+                                &dictionary,
+                                &mut levels,
+                            )?;
+                        }
+                    }
                 }
                 Some(PageType::LobFirst) => {
                     self.checked.lobs = self.checked.lobs.saturating_add(1);
@@ -161,6 +175,13 @@ impl<S: Source> Check<'_, S> {
         let mut bytes = vec![0; self.size];
         self.source.read(PageNo(number), &mut bytes)?;
         Ok(Page::new(bytes))
+    }
+
+    /// A page of an index as its rows lie on it: uncompressed.
+    fn frame(&self, number: u32, page: &Page) -> Result<Frame, ApplyError> {
+        let mut buffer = PageBuffer::new(self.subject.flags);
+        buffer.load(PageId { space: self.subject.space, page: PageNo(number) }, page.bytes())?;
+        Ok(buffer.into_frame())
     }
 
     /// Place and age of a page. True when there is something on it.

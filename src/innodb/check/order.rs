@@ -16,11 +16,9 @@ use super::extents::Extents;
 use super::reading::NONE;
 use super::{Check, Source};
 use crate::innodb::FormatError;
-use crate::innodb::apply::PageBuffer;
 use crate::innodb::apply::frame::Frame;
 use crate::innodb::apply::index_page::{GARBAGE, HEAP_TOP, IndexPage, LEVEL};
 use crate::innodb::apply::layout::{CHILD, RowShape};
-use crate::innodb::ids::{PageId, PageNo};
 use crate::innodb::page::PageType;
 
 const INDEX_ID: usize = 66;
@@ -252,12 +250,8 @@ impl<S: Source> Check<'_, S> {
         // What is wrong with the link itself is found by its own check.
         let (Some(last), true) = (rows.last(), next < self.subject.pages && !shape.spatial) else { return Ok(()) };
         let page = self.page(next)?;
-        let mut buffer = PageBuffer::new(self.subject.flags);
-        let id = PageId { space: self.subject.space, page: PageNo(next) };
-        if buffer.load(id, page.bytes()).is_err() {
-            return Ok(());
-        }
-        let Ok(rows) = read_rows(&mut buffer.frame().clone(), shape, 1) else { return Ok(()) };
+        let Ok(mut behind) = self.frame(next, &page) else { return Ok(()) };
+        let Ok(rows) = read_rows(&mut behind, shape, 1) else { return Ok(()) };
         let Some(first) = rows.first() else { return Ok(()) };
         if is_behind(&shape.order, &last.key, &first.key) == Some(false) {
             let what = format!("and page {next} behind it have rows of index {} out of order", shape.name);

@@ -8,10 +8,8 @@ use super::reading::Page;
 use super::trees::Trees;
 use super::{Check, Source};
 use crate::innodb::FormatError;
-use crate::innodb::apply::PageBuffer;
 use crate::innodb::apply::frame::Frame;
 use crate::innodb::apply::index_page::{FREE, GARBAGE, HEAP_TOP, IndexPage, LAST_INSERT, LEVEL, ROW_COUNT};
-use crate::innodb::ids::{PageId, PageNo};
 use crate::innodb::page::PageType;
 
 const INDEX_ID: usize = 66;
@@ -24,29 +22,22 @@ impl<S: Source> Check<'_, S> {
         &mut self,
         number: u32,
         page: &Page,
+        frame: &mut Frame,
         extents: &Extents,
         trees: &mut Trees,
     ) -> Result<(), S::Error> {
-        let mut buffer = PageBuffer::new(self.subject.flags);
-        let id = PageId { space: self.subject.space, page: PageNo(number) };
-        if let Err(error) = buffer.load(id, page.bytes()) {
-            self.findings.add(number, error.to_string());
-            return Ok(());
-        }
-        let mut frame = buffer.frame().clone();
-        if let Err(error) = check_rows(&mut frame) {
+        if let Err(error) = check_rows(frame) {
             self.findings.bad(number, &error);
         }
         self.check_neighbours(number, page, extents, trees)
     }
-}
 
-impl<S: Source> Check<'_, S> {
     /// Checks the order of an index page's rows, where the dictionary tells it.
     pub(super) fn check_rows_by_dictionary(
         &mut self,
         number: u32,
         page: &Page,
+        frame: &mut Frame,
         extents: &Extents,
         dictionary: &Dictionary,
         levels: &mut Levels,
@@ -54,13 +45,8 @@ impl<S: Source> Check<'_, S> {
         let Some(shape) = dictionary.get(&page.u64(INDEX_ID)).filter(|_| page.kind() != Some(PageType::Sdi)) else {
             return Ok(());
         };
-        let mut buffer = PageBuffer::new(self.subject.flags);
-        let id = PageId { space: self.subject.space, page: PageNo(number) };
-        if buffer.load(id, page.bytes()).is_err() {
-            return Ok(());
-        }
         self.checked.ordered_pages = self.checked.ordered_pages.saturating_add(1);
-        self.check_order(number, &mut buffer.frame().clone(), shape, extents, levels)
+        self.check_order(number, frame, shape, extents, levels)
     }
 }
 
