@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::ResourceExt;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::archive::id::BackupId;
@@ -35,6 +36,11 @@ pub(crate) const RUNNER_ACCOUNT: &str = "stillframe-runner";
 
 /// Longest base of a name: what is made of it must stay below 63 letters, as hostnames of pods do.
 const BASE: usize = 34;
+
+/// An object as logs name it.
+pub(crate) fn key(object: &impl ResourceExt) -> String {
+    format!("{}/{}", object.namespace().unwrap_or_default(), object.name_any())
+}
 
 /// The name of a run's objects.
 pub(crate) fn run_name(object: &str, uid: &str) -> String {

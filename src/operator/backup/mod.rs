@@ -40,7 +40,7 @@ use crate::util::clock;
 
 use super::Context;
 use super::error::OperatorError;
-use super::names::{MANAGED_BY, OWNER_KIND, SCHEDULE, run_name};
+use super::names::{MANAGED_BY, OWNER_KIND, SCHEDULE, key, run_name};
 use super::runners::Identity;
 use build::KIND;
 use keep::{removal, withdrawn};
@@ -89,7 +89,7 @@ pub(crate) async fn run(context: Arc<Context>, stop: CancellationToken) {
         .await;
 }
 
-#[tracing::instrument(name = "backup", skip_all, fields(object = %key(&backup)))]
+#[tracing::instrument(name = "backup", skip_all, fields(object = %key(backup.as_ref())))]
 async fn reconcile(backup: Arc<MySQLBackup>, context: Arc<Context>) -> Result<Action, OperatorError> {
     let Some(mut this) = Reconciliation::new(&context, &backup, clock::now()) else {
         return Ok(Action::await_change());
@@ -102,12 +102,8 @@ fn after_error(backup: Arc<MySQLBackup>, error: &OperatorError, _: Arc<Context>)
     if error.is_conflict() {
         return Action::requeue(AFTER_CONFLICT);
     }
-    tracing::warn!(object = %key(&backup), %error, "will be tried again");
+    tracing::warn!(object = %key(backup.as_ref()), %error, "will be tried again");
     Action::requeue(AFTER_ERROR)
-}
-
-fn key(backup: &MySQLBackup) -> String {
-    format!("{}/{}", backup.namespace().unwrap_or_default(), backup.name_any())
 }
 
 /// One look at one backup.

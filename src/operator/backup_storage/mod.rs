@@ -30,7 +30,7 @@ use crate::util::clock;
 use super::Context;
 use super::backup::apply::{create, remove, status};
 use super::error::{During, OperatorError};
-use super::names::MANAGER;
+use super::names::{MANAGER, key};
 use super::secrets::read_secrets;
 use super::storage::{StoreRefusal, plan_store};
 use import::plan_imports;
@@ -59,19 +59,15 @@ pub(crate) async fn run(context: Arc<Context>, stop: CancellationToken) {
         .await;
 }
 
-fn key(storage: &BackupStorage) -> String {
-    format!("{}/{}", storage.namespace().unwrap_or_default(), storage.name_any())
-}
-
 #[expect(clippy::needless_pass_by_value, reason = "the controller hands it over")]
 fn after_error(storage: Arc<BackupStorage>, error: &OperatorError, _: Arc<Context>) -> Action {
     if !error.is_conflict() {
-        tracing::warn!(object = %key(&storage), %error, "will be tried again");
+        tracing::warn!(object = %key(storage.as_ref()), %error, "will be tried again");
     }
     Action::requeue(AFTER_ERROR)
 }
 
-#[tracing::instrument(name = "storage", skip_all, fields(object = %key(&storage)))]
+#[tracing::instrument(name = "storage", skip_all, fields(object = %key(storage.as_ref())))]
 async fn reconcile(storage: Arc<BackupStorage>, context: Arc<Context>) -> Result<Action, OperatorError> {
     context.counted("storage", Box::pin(look_at(&storage, &context))).await
 }

@@ -37,7 +37,7 @@ use crate::util::clock;
 use super::Context;
 use super::backup::apply::{Removal, remove};
 use super::error::OperatorError;
-use super::names::{MANAGED_BY, SCHEDULE, schedule_label};
+use super::names::{MANAGED_BY, SCHEDULE, key, schedule_label};
 use super::retention::{Candidate, Needs, RetentionPlan, plan_retention};
 use apply::Created;
 use schedule::Schedule;
@@ -81,20 +81,16 @@ pub(crate) async fn run(context: Arc<Context>, stop: CancellationToken) {
         .await;
 }
 
-fn key(cron: &CronBackup) -> String {
-    format!("{}/{}", cron.namespace().unwrap_or_default(), cron.name_any())
-}
-
 #[expect(clippy::needless_pass_by_value, reason = "the controller hands it over")]
 fn after_error(cron: Arc<CronBackup>, error: &OperatorError, _: Arc<Context>) -> Action {
     if error.is_conflict() {
         return Action::requeue(AFTER_CONFLICT);
     }
-    tracing::warn!(object = %key(&cron), %error, "will be tried again");
+    tracing::warn!(object = %key(cron.as_ref()), %error, "will be tried again");
     Action::requeue(AFTER_ERROR)
 }
 
-#[tracing::instrument(name = "schedule", skip_all, fields(object = %key(&cron)))]
+#[tracing::instrument(name = "schedule", skip_all, fields(object = %key(cron.as_ref())))]
 async fn reconcile(cron: Arc<CronBackup>, context: Arc<Context>) -> Result<Action, OperatorError> {
     context.counted("schedule", Box::pin(look_at(&cron, &context))).await
 }

@@ -43,7 +43,7 @@ use crate::util::clock;
 use super::Context;
 use super::backup::status::deadline;
 use super::error::OperatorError;
-use super::names::{MANAGED_BY, OWNER_KIND, run_name};
+use super::names::{MANAGED_BY, OWNER_KIND, key, run_name};
 use super::runners::Identity;
 use build::{KIND, RESTORED_BY};
 use fill::Stage;
@@ -116,7 +116,7 @@ fn is_target(restore: &MySQLRestore, claim: &str) -> bool {
     restore.spec.target.existing_claim.as_ref().is_some_and(|existing| existing.name == claim)
 }
 
-#[tracing::instrument(name = "restore", skip_all, fields(object = %key(&restore)))]
+#[tracing::instrument(name = "restore", skip_all, fields(object = %key(restore.as_ref())))]
 async fn reconcile(restore: Arc<MySQLRestore>, context: Arc<Context>) -> Result<Action, OperatorError> {
     let Some(mut this) = Reconciliation::new(&context, &restore, clock::now()) else {
         return Ok(Action::await_change());
@@ -129,12 +129,8 @@ fn after_error(restore: Arc<MySQLRestore>, error: &OperatorError, _: Arc<Context
     if error.is_conflict() {
         return Action::requeue(AFTER_CONFLICT);
     }
-    tracing::warn!(object = %key(&restore), %error, "will be tried again");
+    tracing::warn!(object = %key(restore.as_ref()), %error, "will be tried again");
     Action::requeue(AFTER_ERROR)
-}
-
-fn key(restore: &MySQLRestore) -> String {
-    format!("{}/{}", restore.namespace().unwrap_or_default(), restore.name_any())
 }
 
 /// One look at one restore.
