@@ -53,6 +53,13 @@ pub enum Work {
     Backup(Box<BackupWork>),
     /// Bring one back.
     Restore(Box<RestoreWork>),
+    /// Answer a question about a storage that only a pod can reach.
+    Ask {
+        /// The storage's URL; credentials are in the environment.
+        store: String,
+        /// The question: a document of the store's.
+        question: serde_json::Value,
+    },
 }
 
 /// Servers to be asked who they are.
@@ -213,6 +220,11 @@ pub enum RunnerState {
         uid: u32,
         /// Its gid.
         gid: u32,
+    },
+    /// The answer to a question about a storage: a document of the store's, packed.
+    Answered {
+        /// The document.
+        packed: String,
     },
     /// It did not work.
     Failed {

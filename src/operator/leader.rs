@@ -111,6 +111,8 @@ pub(crate) struct Election<'a> {
     pulse: &'a Pulse,
     /// The lease as it was last seen, and since when it is so.
     seen: Option<(LeaseSpec, Instant)>,
+    /// The lease as this process wrote it last: renewed without being read again.
+    held: Option<Lease>,
 }
 
 impl<'a> Election<'a> {
@@ -122,6 +124,7 @@ impl<'a> Election<'a> {
             me,
             pulse,
             seen: None,
+            held: None,
         }
     }
 
@@ -190,6 +193,15 @@ impl<'a> Election<'a> {
     /// One look, and one write if the lease is ours to write. True: this process holds it.
     async fn turn(&mut self) -> Result<bool, OperatorError> {
         self.pulse.turn.store(clock::now().as_second(), Ordering::Relaxed);
+        if let Some(held) = self.held.take() {
+            let new = renewed(held.spec.as_ref(), &self.me, clock::now());
+            match self.replace(&Lease { spec: Some(new), ..held }).await {
+                Ok(written) => return Ok(self.has(written)),
+                // Somebody changed it: who, is in it.
+                Err(error) if error.is_conflict() => {}
+                Err(error) => return Err(error),
+            }
+        }
         let lease = self.get().await?;
         self.pulse.answer.store(clock::now().as_second(), Ordering::Relaxed);
         let spec = lease.as_ref().and_then(|lease| lease.spec.clone());
@@ -199,18 +211,21 @@ impl<'a> Election<'a> {
         }
         let new = renewed(spec.as_ref(), &self.me, clock::now());
         let written = match lease {
-            Some(lease) => self.replace(&Lease { spec: Some(new.clone()), ..lease }).await,
-            None => self.create(new.clone()).await,
+            Some(lease) => self.replace(&Lease { spec: Some(new), ..lease }).await,
+            None => self.create(new).await,
         };
         match written {
-            Ok(()) => {
-                self.seen = Some((new, Instant::now()));
-                Ok(true)
-            }
+            Ok(written) => Ok(self.has(written)),
             // Somebody else was faster: what he wrote is seen next time.
             Err(error) if error.is_conflict() => Ok(false),
             Err(error) => Err(error),
         }
+    }
+
+    fn has(&mut self, written: Lease) -> bool {
+        self.pulse.answer.store(clock::now().as_second(), Ordering::Relaxed);
+        self.held = Some(written);
+        true
     }
 
     fn watch(&mut self, spec: Option<&LeaseSpec>) -> Duration {
@@ -228,23 +243,19 @@ impl<'a> Election<'a> {
         self.in_time(self.api.get_opt(&self.name)).await.during(|| format!("read the lease {}", self.key()))
     }
 
-    async fn create(&self, spec: LeaseSpec) -> Result<(), OperatorError> {
+    async fn create(&self, spec: LeaseSpec) -> Result<Lease, OperatorError> {
         let labels = [(MANAGED_BY.0.to_owned(), MANAGED_BY.1.to_owned())].into();
         let metadata = ObjectMeta { name: Some(self.name.clone()), labels: Some(labels), ..ObjectMeta::default() };
         let lease = Lease { metadata, spec: Some(spec) };
         let (params, made) = (PostParams::default(), lease);
-        self.in_time(self.api.create(&params, &made))
-            .await
-            .map(drop)
-            .during(|| format!("make the lease {}", self.key()))
+        self.in_time(self.api.create(&params, &made)).await.during(|| format!("make the lease {}", self.key()))
     }
 
     /// Refused if the lease was changed since it was read.
-    async fn replace(&self, lease: &Lease) -> Result<(), OperatorError> {
+    async fn replace(&self, lease: &Lease) -> Result<Lease, OperatorError> {
         let params = PostParams::default();
         self.in_time(self.api.replace(&self.name, &params, lease))
             .await
-            .map(drop)
             .during(|| format!("write the lease {}", self.key()))
     }
 

@@ -24,6 +24,8 @@ pub(crate) mod retention;
 pub(crate) mod runners;
 pub(crate) mod secrets;
 pub(crate) mod storage;
+pub(crate) mod store_access;
+mod store_pod;
 pub(crate) mod watched;
 
 use std::net::SocketAddr;

@@ -33,6 +33,10 @@ pub(crate) const REMOVAL: &str = "stillframe.dev/removal";
 pub(crate) const MANAGER: &str = "stillframe-operator";
 /// The ServiceAccount of runners whose storage names none.
 pub(crate) const RUNNER_ACCOUNT: &str = "stillframe-runner";
+/// The ServiceAccount of pods that answer for a storage which names none: what they say is not a runner's to write.
+pub(crate) const STORE_ACCOUNT: &str = "stillframe-store";
+/// Tells what a pod of ours does.
+pub(crate) const COMPONENT: &str = "app.kubernetes.io/component";
 
 /// Longest base of a name: what is made of it must stay below 63 letters, as hostnames of pods do.
 const BASE: usize = 34;

@@ -193,6 +193,44 @@ fn share(
     Ok(Some(Volume { name: volume.name.clone(), persistent_volume_claim: Some(source), ..Volume::default() }))
 }
 
+/// Whether a runner on a node can have the claim that a storage is on. What only the scheduler knows (where a volume is
+/// that nobody uses now) it says itself, by a pod that cannot be scheduled.
+pub(crate) fn check_store_claim(
+    name: &str,
+    claim: Option<&PersistentVolumeClaim>,
+    users: &[Pod],
+    node: &str,
+) -> Result<(), PodRefusal> {
+    let Some(claim) = claim else {
+        let message = format!("the storage's PersistentVolumeClaim {name} is not there");
+        return Err(PodRefusal { reason: reasons::WAITING_FOR_REFERENCE, message });
+    };
+    let not_ready = |message: String| Err(PodRefusal { reason: reasons::STORAGE_NOT_READY, message });
+    let modes = claim.spec.as_ref().and_then(|spec| spec.access_modes.as_deref()).unwrap_or_default();
+    let has = |wanted: &str| modes.iter().any(|mode| mode == wanted);
+    if has("ReadWriteOncePod") {
+        return not_ready(format!(
+            "the storage's claim {name} is ReadWriteOncePod, and a runner needs it while others look into it: use \
+             ReadWriteMany, or ReadWriteOnce on the database's node"
+        ));
+    }
+    if has("ReadWriteMany") || !has("ReadWriteOnce") {
+        return Ok(());
+    }
+    let elsewhere = users.iter().find_map(|pod| {
+        let ended = ["Succeeded", "Failed"].contains(&pod.status.as_ref()?.phase.as_deref()?);
+        let at = pod.spec.as_ref()?.node_name.as_deref().filter(|at| *at != node && !ended)?;
+        Some((pod.metadata.name.clone().unwrap_or_default(), at.to_owned()))
+    });
+    match elsewhere {
+        Some((user, at)) => not_ready(format!(
+            "the storage's claim {name} is ReadWriteOnce and pod {user} uses it on node {at}, while the database is on \
+             node {node}: use ReadWriteMany, or let them be on one node"
+        )),
+        None => Ok(()),
+    }
+}
+
 /// How a runner's pod fares, from outside.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum PodState {

@@ -170,3 +170,27 @@ fn a_runners_fate_is_told_apart() {
 fn container(state: Value) -> Value {
     json!({"name": "runner", "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": state})
 }
+
+#[test]
+fn a_claim_that_is_on_another_node_is_said_so() {
+    let claim = |mode: &str| -> PersistentVolumeClaim {
+        serde_json::from_value(json!({"metadata": {"name": "c"}, "spec": {"accessModes": [mode]}})).unwrap()
+    };
+    let user: Pod = serde_json::from_value(json!({
+        "metadata": {"name": "reader"}, "spec": {"nodeName": "far", "containers": []}, "status": {"phase": "Running"},
+    }))
+    .unwrap();
+    let told = |claim: Option<&PersistentVolumeClaim>, users: &[Pod], node: &str| {
+        check_store_claim("c", claim, users, node).err().map(|refusal| (refusal.reason, refusal.message))
+    };
+    let (reason, message) = told(Some(&claim("ReadWriteOnce")), std::slice::from_ref(&user), "near").unwrap();
+    assert_eq!(reason, reasons::STORAGE_NOT_READY);
+    assert!(message.contains("pod reader uses it on node far") && message.contains("node near"), "{message}");
+    assert_eq!(told(Some(&claim("ReadWriteOnce")), std::slice::from_ref(&user), "far"), None);
+    assert_eq!(told(Some(&claim("ReadWriteMany")), std::slice::from_ref(&user), "near"), None);
+    assert_eq!(told(None, &[], "near").unwrap().0, reasons::WAITING_FOR_REFERENCE);
+    assert!(told(Some(&claim("ReadWriteOncePod")), &[], "near").unwrap().1.contains("ReadWriteOncePod"));
+    let mut over = user;
+    over.status.as_mut().unwrap().phase = Some("Succeeded".into());
+    assert_eq!(told(Some(&claim("ReadWriteOnce")), &[over], "near"), None, "it let go");
+}

@@ -8,16 +8,23 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use k8s_openapi::api::core::v1::{EnvVar, EnvVarSource, Secret, SecretKeySelector};
+use k8s_openapi::api::core::v1::{
+    EnvVar, EnvVarSource, PersistentVolumeClaimVolumeSource, Secret, SecretKeySelector, Volume, VolumeMount,
+};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::api::common::SecretKeyRef;
-use crate::api::storage::{AzureStorage, BackupStorageSpec, GcsStorage, S3Storage};
+use crate::api::storage::{AzureStorage, BackupStorageSpec, GcsStorage, S3Storage, VolumeStorage};
+use crate::operator::runners::ca_volume;
 use crate::store::{StoreSettings, StoreUrl};
 
 /// Where the certificate of a storage's authority is in a runner's pod.
 pub(crate) const CA_DIR: &str = "/etc/stillframe/store";
 const CA_VARIABLE: &str = "AWS_CA_BUNDLE";
+/// Where the volume of a storage is in a runner's pod.
+const VOLUME_DIR: &str = "/var/lib/stillframe/store";
+/// The group that a storage's volume belongs to. Runners of several users share its files by that.
+pub(crate) const VOLUME_GROUP: i64 = 65532;
 
 /// How to reach a storage.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +39,8 @@ pub(crate) struct StorePlan {
     pub(crate) ca: Option<SecretKeyRef>,
     /// Only the pod's ServiceAccount opens it.
     pub(crate) by_identity: bool,
+    /// The PersistentVolumeClaim that it is on.
+    pub(crate) claim: Option<String>,
 }
 
 /// Why a storage cannot be reached as it is described.
@@ -43,9 +52,9 @@ pub(crate) enum StoreRefusal {
     /// It is there but no text.
     #[error("the key {key} of the secret {name} holds no text")]
     NoText { name: String, key: String },
-    /// Asked for something that is not there yet.
-    #[error("not there yet: {0}")]
-    NotYet(&'static str),
+    /// Whoever asks must do so from a pod.
+    #[error("only a pod can reach it: by its volume, or by its ServiceAccount")]
+    PodsOnly,
     /// The spec makes no URL.
     #[error("the storage has no address: {0}")]
     BadUrl(String),
@@ -60,7 +69,7 @@ pub(crate) fn plan_store(spec: &BackupStorageSpec) -> Result<StorePlan, StoreRef
         (Some(s3), ..) => Ok(plan_s3(s3)),
         (_, Some(gcs), _) => Ok(plan_gcs(gcs)),
         (_, _, Some(azure)) => Ok(plan_azure(azure)),
-        _ if spec.persistent_volume_claim.is_some() => Err(StoreRefusal::NotYet("storages on a PersistentVolumeClaim")),
+        _ if let Some(volume) = &spec.persistent_volume_claim => Ok(plan_volume(volume)),
         _ => Err(StoreRefusal::BadUrl("the spec names neither bucket nor volume".to_owned())),
     }
 }
@@ -90,6 +99,7 @@ fn plan_s3(s3: &S3Storage) -> StorePlan {
         by_identity: secret.is_empty(),
         secret,
         ca: s3.ca_secret_ref.clone(),
+        claim: None,
     }
 }
 
@@ -110,6 +120,7 @@ fn plan_gcs(gcs: &GcsStorage) -> StorePlan {
         by_identity: secret.is_empty(),
         secret,
         ca: None,
+        claim: None,
     }
 }
 
@@ -123,10 +134,62 @@ fn plan_azure(azure: &AzureStorage) -> StorePlan {
         by_identity: secret.is_empty(),
         secret,
         ca: None,
+        claim: None,
+    }
+}
+
+fn plan_volume(volume: &VolumeStorage) -> StorePlan {
+    let place = format!("{VOLUME_DIR}/{}", volume.path);
+    StorePlan {
+        url: format!("file://{}", place.trim_end_matches('/')),
+        plain: vec![],
+        secret: vec![],
+        ca: None,
+        by_identity: false,
+        claim: Some(volume.claim_name.clone()),
     }
 }
 
 impl StorePlan {
+    /// True if the operator itself cannot get there.
+    pub(crate) fn is_for_pods_only(&self) -> bool {
+        self.by_identity || self.claim.is_some()
+    }
+
+    /// Its address as people know it.
+    pub(crate) fn shown(&self) -> String {
+        let place = |claim: &String| {
+            let path =
+                self.url.strip_prefix("file://").and_then(|url| url.strip_prefix(VOLUME_DIR)).unwrap_or_default();
+            format!("pvc://{claim}{path}")
+        };
+        self.claim.as_ref().map_or_else(|| self.url.clone(), place)
+    }
+
+    /// What a pod that reaches it must mount: the certificate of its authority, its volume. A pod that has no other
+    /// volume sets `fsGroup` to [`VOLUME_GROUP`]; one beside a database must not, and has it among its groups.
+    pub(crate) fn volumes(&self, writes: bool) -> Vec<(Volume, VolumeMount)> {
+        let mount = |volume: Volume, path: &str, read_only: bool| {
+            let mount = VolumeMount {
+                name: volume.name.clone(),
+                mount_path: path.to_owned(),
+                read_only: Some(read_only),
+                ..VolumeMount::default()
+            };
+            (volume, mount)
+        };
+        let ca = self.ca.iter().map(|ca| mount(ca_volume(ca), CA_DIR, true));
+        let claim = self.claim.iter().map(|claim| {
+            // Where it is only read, the kubelet must not give it to the pod's own group either.
+            let read_only = (!writes).then_some(true);
+            let source = PersistentVolumeClaimVolumeSource { claim_name: claim.clone(), read_only };
+            let name = "stillframe-store".to_owned();
+            let volume = Volume { name, persistent_volume_claim: Some(source), ..Volume::default() };
+            mount(volume, VOLUME_DIR, !writes)
+        });
+        ca.chain(claim).collect()
+    }
+
     /// Every Secret key that it needs.
     pub(crate) fn secrets(&self) -> impl Iterator<Item = &SecretKeyRef> {
         self.secret.iter().map(|(_, key)| key).chain(&self.ca)
@@ -164,6 +227,9 @@ impl StorePlan {
         &self,
         secrets: &BTreeMap<String, Secret>,
     ) -> Result<(StoreUrl, StoreSettings), StoreRefusal> {
+        if self.is_for_pods_only() {
+            return Err(StoreRefusal::PodsOnly);
+        }
         let url =
             self.url.parse().map_err(|error: crate::store::StoreError| StoreRefusal::BadUrl(error.to_string()))?;
         let mut variables: Vec<(String, String)> =
@@ -262,7 +328,18 @@ mod tests {
         let azure = json!({"azure": {"storageAccount": "acc", "container": "c-c", "prefix": "p"}});
         let plan = plan_store(&spec(azure)).unwrap();
         assert_eq!((plan.url.as_str(), plan.by_identity), ("az://c-c/p", true));
-        let volume = spec(json!({"persistentVolumeClaim": {"claimName": "c"}}));
-        assert!(matches!(plan_store(&volume), Err(StoreRefusal::NotYet(_))));
+    }
+
+    #[test]
+    fn a_volume_is_reached_from_pods_only() {
+        let plan = plan_store(&spec(json!({"persistentVolumeClaim": {"claimName": "c", "path": "a/b"}}))).unwrap();
+        assert_eq!((plan.url.as_str(), plan.shown().as_str()), ("file:///var/lib/stillframe/store/a/b", "pvc://c/a/b"));
+        assert_eq!(plan.connection(&BTreeMap::new()).unwrap_err(), StoreRefusal::PodsOnly);
+        let [(volume, mount)] = &plan.volumes(true)[..] else { panic!("{plan:?}") };
+        assert_eq!(volume.persistent_volume_claim.as_ref().unwrap().claim_name, "c");
+        assert_eq!((mount.mount_path.as_str(), mount.read_only), (VOLUME_DIR, Some(false)));
+        assert_eq!(plan.volumes(false)[0].1.read_only, Some(true));
+        let root = plan_store(&spec(json!({"persistentVolumeClaim": {"claimName": "c"}}))).unwrap();
+        assert_eq!((root.url.as_str(), root.shown().as_str()), ("file:///var/lib/stillframe/store", "pvc://c"));
     }
 }

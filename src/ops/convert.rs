@@ -11,7 +11,7 @@ use crate::innodb::redo::RedoError;
 use crate::mysql::MysqlError;
 use crate::ops::error::{Error, ErrorKind};
 use crate::prepare::PrepareError;
-use crate::store::StoreError;
+use crate::store::{StoreError, ToldKind};
 
 impl From<CaptureError> for Error {
     fn from(error: CaptureError) -> Self {
@@ -111,6 +111,17 @@ impl From<StoreError> for Error {
             StoreError::Missing { .. } | StoreError::Damaged { .. } => ErrorKind::DamagedBackup,
             StoreError::Claimed { .. } => ErrorKind::Cancelled,
             StoreError::Committed { .. } => ErrorKind::Failed,
+            StoreError::Elsewhere(told) => match told.kind {
+                ToldKind::NotFound | ToldKind::Deleted => ErrorKind::NotFound,
+                ToldKind::Incomplete => ErrorKind::IncompleteBackup,
+                ToldKind::Damaged => ErrorKind::DamagedBackup,
+                ToldKind::Pinned => ErrorKind::Protected,
+                ToldKind::Denied => ErrorKind::StoreDenied,
+                ToldKind::Unfit => ErrorKind::Preflight,
+                ToldKind::UnknownFormat => ErrorKind::UnsupportedFormat,
+                ToldKind::Settings => ErrorKind::Usage,
+                ToldKind::Other => ErrorKind::Store,
+            },
             StoreError::Cancelled => return Self::cancelled(),
         };
         caused(kind, error)

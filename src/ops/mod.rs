@@ -23,6 +23,7 @@ pub mod report;
 pub mod restore;
 pub mod role;
 pub mod show;
+pub mod storage;
 mod stored;
 mod structure;
 pub mod verify;

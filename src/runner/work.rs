@@ -25,10 +25,23 @@ pub(super) async fn run(context: &Context, work: Work) -> Result<RunnerState, Er
         Work::Look { data_dir } => look(&data_dir),
         Work::Backup(work) => back_up(context, *work).await,
         Work::Restore(work) => restore::run(context, *work).await,
+        Work::Ask { store, question } => {
+            share_files(&store);
+            let packed = ops::storage::answer(context, &store, question).await?;
+            Ok(RunnerState::Answered { packed })
+        }
+    }
+}
+
+/// On a volume, runners of several users work with each other's files: by the group that owns the volume.
+fn share_files(store: &str) {
+    if store.starts_with("file:") {
+        rustix::process::umask(rustix::fs::Mode::WOTH);
     }
 }
 
 async fn back_up(context: &Context, work: BackupWork) -> Result<RunnerState, Error> {
+    share_files(&work.store);
     let options = backup_options(work)?;
     let report = ops::backup::run(context, options).await?;
     Ok(RunnerState::BackedUp { backup_id: report.id, warnings: report.warnings })

@@ -82,7 +82,8 @@ fn open_directory(url: &StoreUrl, path: &FilePath, missing: IfMissing) -> Result
         if missing == IfMissing::Refuse {
             return Err(refuse("the directory does not exist".to_owned()));
         }
-        match DirBuilder::new().mode(0o750).create(path) {
+        // Less what the user's mask takes away: on a shared volume, runners of one group work here.
+        match DirBuilder::new().mode(0o770).create(path) {
             Ok(()) => fsync_dir(above).map_err(|error| refuse(format!("{error}: {}", error.source)))?,
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(refuse(format!("cannot create it: {error}"))),

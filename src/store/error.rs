@@ -2,6 +2,7 @@
 
 use crate::archive::id::{AttemptId, BackupId};
 
+use super::ask::Told;
 use super::explain::Cause;
 
 /// A failure of the store, or of what it was asked to do.
@@ -157,6 +158,9 @@ pub enum StoreError {
         /// How.
         why: String,
     },
+    /// It failed in another process, which was asked because it can reach the store.
+    #[error("{}", .0.text)]
+    Elsewhere(Told),
     /// Told to stop.
     #[error("cancelled")]
     Cancelled,

@@ -6,6 +6,7 @@
 //!                             │              └ lease, renewed while it works         └─ or abandon
 //!                             ├─ list, resolve, read_manifest, read_keys, objects (downloads)
 //!                             ├─ read_marks, update_marks, set_pinned
+//!                             ├─ survey, answer (for those who cannot reach it)
 //!                             └─ delete, remove_stale
 //! ```
 //!
@@ -17,6 +18,7 @@
 //! anything is at its key. And whoever takes a backup away first puts a tombstone at that key: a run that was thought
 //! dead and wakes up later cannot commit any more. Leases only say who is alive; no safety rests on a clock.
 
+mod ask;
 mod bridge;
 mod client;
 mod connect;
@@ -38,6 +40,7 @@ mod settings;
 mod upload;
 mod url;
 
+pub use self::ask::{Answer, Content, Listed, Look, PackError, Question, Told, ToldKind, explain, tell};
 pub use self::error::StoreError;
 pub use self::explain::Cause;
 pub use self::marks::Marks;

@@ -14,9 +14,9 @@ use crate::api::source::BackupSource;
 use crate::operator::pods::DatabasePod;
 use crate::operator::quantity::parse_quantity;
 use crate::operator::runners::{
-    Identity, NOBODY, SECRETS_DIR, ca_volume, key_file, on_node, pod, secret_path, secrets_volume, variable,
+    Identity, NOBODY, SECRETS_DIR, key_file, on_node, pod, secret_path, secrets_volume, variable,
 };
-use crate::operator::storage::CA_DIR;
+use crate::operator::storage::VOLUME_GROUP;
 
 use super::validate::{BackupPlan, work};
 
@@ -77,15 +77,22 @@ pub(crate) fn backup_pod(
         volumes.push(volume);
     };
     add(secrets_volume(&secret_files(source, &plan.keys)), SECRETS_DIR, true);
-    if let Some(ca) = &plan.store.ca {
-        add(ca_volume(ca), CA_DIR, true);
-    }
     add(spool_volume(&spool), SPOOL_DIR, false);
+    for (volume, mount) in plan.store.volumes(true) {
+        volumes.push(volume);
+        mounts.push(mount);
+    }
     let mut environment = plan.store.environment();
     // The root is read-only, and what needs a place for a moment needs it here.
     environment.push(variable("TMPDIR", SPOOL_DIR));
     let mut pod = pod(who, &spec.runner, &request, environment, volumes, mounts);
     beside(&mut pod, &plan.pod, &spec.runner, plan.uid, plan.gid);
+    if let Some(security) = pod.spec.as_mut().and_then(|spec| spec.security_context.as_mut())
+        && plan.store.claim.is_some()
+    {
+        // Not by fsGroup: that would be for the database's volumes, too.
+        security.supplemental_groups.get_or_insert_default().push(VOLUME_GROUP);
+    }
     if let (Some(spec), Some(account)) = (&mut pod.spec, &plan.account) {
         spec.service_account_name = Some(account.clone());
     }

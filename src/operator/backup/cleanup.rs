@@ -21,10 +21,9 @@ use kube::runtime::events::EventType;
 use crate::api::backup::DeletionPolicy;
 use crate::api::storage::AccessMode;
 use crate::archive::manifest::Manifest;
-use crate::operator::backup_storage::explain;
 use crate::operator::error::OperatorError;
 use crate::operator::pods::{PodState, read_runner_pod};
-use crate::store::{Removal, StoreError};
+use crate::store::{Removal, ToldKind, explain, tell};
 
 use super::confirm::Connected;
 use super::keep::removal;
@@ -138,20 +137,20 @@ impl Reconciliation<'_> {
     }
 
     async fn remove(&self, gathered: &Gathered) -> Result<(), String> {
-        let Connected { repository, id, mode } = self.connect(gathered).await.map_err(|error| error.to_string())??;
+        let Connected { access, id, mode } = self.connect(gathered).await.map_err(|error| error.to_string())??;
         if mode == AccessMode::ReadOnly {
             let note = format!("{id} stays: its BackupStorage is ReadOnly");
             apply::event(self.context, self.backup, EventType::Normal, "BackupRetained", note).await;
             return Ok(());
         }
         // A status can be written by whoever may write it; what goes is decided by what the storage itself says.
-        match repository.read_manifest(&id).await.map(|bytes| Manifest::decode(&bytes)) {
+        match access.read_manifest(&id).await.map(|bytes| Manifest::decode(&bytes)) {
             Ok(Ok(manifest)) if !self.is_own(&manifest) => {
                 return Err(format!("{id} was made for another object, and is left alone"));
             }
             _ => {}
         }
-        match repository.delete(&id).await {
+        match access.delete(&id).await {
             Ok(Removal::Removed) => {
                 tracing::info!(%id, "removed from its storage");
                 Ok(())
@@ -161,8 +160,8 @@ impl Reconciliation<'_> {
                 apply::event(self.context, self.backup, EventType::Normal, "BackupRetained", note).await;
                 Ok(())
             }
-            Err(StoreError::NotFound { .. }) => Ok(()),
-            Err(error @ StoreError::Pinned { .. }) => {
+            Err(error) if tell(&error).kind == ToldKind::NotFound => Ok(()),
+            Err(error) if tell(&error).kind == ToldKind::Pinned => {
                 // By another cluster, or by hand: this object's own pin was looked at before.
                 let note = format!("{id} stays in its storage: {error}");
                 apply::event(self.context, self.backup, EventType::Warning, "BackupRetained", note).await;

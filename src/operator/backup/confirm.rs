@@ -6,10 +6,9 @@ use crate::api::conditions::reasons;
 use crate::api::storage::AccessMode;
 use crate::archive::id::BackupId;
 use crate::archive::manifest::Manifest;
-use crate::operator::backup_storage::explain;
 use crate::operator::error::OperatorError;
-use crate::operator::storage::plan_store;
-use crate::store::{BackupState, Repository, StoreError};
+use crate::operator::store_access::Access;
+use crate::store::{BackupState, explain};
 
 use super::status::{Failure, outcome};
 use super::validate::{Gathered, store_refusal};
@@ -27,8 +26,8 @@ pub(super) enum Found {
 
 /// A way into the storage.
 pub(super) struct Connected {
-    /// The storage's repository.
-    pub(super) repository: Repository,
+    /// The way.
+    pub(super) access: Access,
     /// The backup that is meant.
     pub(super) id: BackupId,
     /// What the storage may be used for.
@@ -126,27 +125,22 @@ impl Reconciliation<'_> {
 
     /// Reads the manifest of the status' id. The second part is the storage's URL.
     async fn find(&self, gathered: &Gathered) -> Result<(Found, String), OperatorError> {
-        let Connected { repository, id, .. } = match self.connect(gathered).await? {
+        let Connected { access, id, .. } = match self.connect(gathered).await? {
             Ok(connected) => connected,
             Err(why) => return Ok((Found::Unclear(why), String::new())),
         };
-        let url = repository.url().to_string();
-        let found = match repository.read_manifest(&id).await {
+        let shown = access.shown().to_owned();
+        let found = match access.read_manifest(&id).await {
             Ok(bytes) => match Manifest::decode(&bytes) {
                 Ok(manifest) if manifest.id == id && self.is_own(&manifest) => Found::Complete(Box::new(manifest)),
                 Ok(manifest) if manifest.id == id => Found::Nothing(format!("{id} was made for another object")),
                 Ok(manifest) => Found::Nothing(format!("the manifest of {id} says that it is of {}", manifest.id)),
                 Err(error) => Found::Nothing(error.to_string()),
             },
-            Err(
-                error @ (StoreError::NotFound { .. }
-                | StoreError::Incomplete { .. }
-                | StoreError::Deleted { .. }
-                | StoreError::Damaged { .. }),
-            ) => Found::Nothing(error.to_string()),
+            Err(error) if error.is_nothing() => Found::Nothing(explain(&error)),
             Err(error) => Found::Unclear(explain(&error)),
         };
-        Ok((found, url))
+        Ok((found, shown))
     }
 
     /// An imported backup is anybody's; one that was taken here must say so.
@@ -156,8 +150,8 @@ impl Reconciliation<'_> {
 
     /// What is there of the status' id. The error is for people.
     pub(super) async fn state_in_storage(&self, gathered: &Gathered) -> Result<Option<BackupState>, String> {
-        let Connected { repository, id, .. } = self.connect(gathered).await.map_err(|error| error.to_string())??;
-        repository.state(&id).await.map_err(|error| explain(&error))
+        let Connected { access, id, .. } = self.connect(gathered).await.map_err(|error| error.to_string())??;
+        access.state(&id).await.map_err(|error| explain(&error))
     }
 
     /// A way into the storage, and the id that is meant. The inner error is for people.
@@ -169,11 +163,6 @@ impl Reconciliation<'_> {
         let Some(storage) = &gathered.storage else {
             return Ok(Err(format!("there is no BackupStorage {name} in this namespace")));
         };
-        let planned = plan_store(&storage.spec).and_then(|plan| plan.connection(&gathered.secrets));
-        let (url, settings) = match planned {
-            Ok(connection) => connection,
-            Err(refusal) => return Ok(Err(store_refusal(name, &refusal).message)),
-        };
         let existing = spec.existing.as_ref().map(|existing| existing.backup_id.as_str());
         let id = existing.or(self.status.backup_id.as_deref()).unwrap_or_default().parse::<BackupId>();
         let id = match id {
@@ -181,7 +170,9 @@ impl Reconciliation<'_> {
             Err(error) => return Ok(Err(error.to_string())),
         };
         let mode = storage.spec.access_mode;
-        let opened = Repository::open_with(&url, settings, false).await;
-        Ok(opened.map(|repository| Connected { repository, id, mode }).map_err(|error| explain(&error)))
+        Ok(match Access::open(self.context, &self.who, storage, &gathered.secrets).await {
+            Ok(access) => Ok(Connected { access, id, mode }),
+            Err(refusal) => Err(store_refusal(name, &refusal).message),
+        })
     }
 }

@@ -10,7 +10,7 @@ use kube::{Client, ResourceExt};
 use crate::api::runner::RunnerReport;
 use crate::api::{BackupStorage, MySQLBackupSpec};
 use crate::operator::error::{During, OperatorError};
-use crate::operator::names::OWNER_UID;
+use crate::operator::names::{COMPONENT, OWNER_UID};
 use crate::operator::secrets::read_secrets;
 use crate::operator::storage::{StorePlan, plan_store};
 
@@ -24,7 +24,7 @@ pub(crate) async fn gather_runners(
     run: &str,
 ) -> Result<Gathered, OperatorError> {
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
-    let own = ListParams::default().labels(&format!("{OWNER_UID}={uid}"));
+    let own = ListParams::default().labels(&format!("{OWNER_UID}={uid},{COMPONENT}=runner"));
     let runners = pods.list(&own).await.during(|| format!("list runners of {namespace}/{run}"))?;
     let maps: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
     let report = maps.get_opt(run).await.during(|| format!("read the report {namespace}/{run}"))?;
@@ -82,12 +82,32 @@ pub(super) async fn gather_source(
         (None, None) => Vec::new(),
     };
     gathered.claims = read_claims(client, namespace, &gathered.pods).await?;
+    let plan = gathered.storage.as_ref().and_then(|storage| plan_store(&storage.spec).ok());
+    if let Some(claim) = plan.and_then(|plan| plan.claim) {
+        gather_store_claim(client, namespace, &claim, gathered).await?;
+    }
     let encryption = spec.encryption.as_ref();
     let of_storage = gathered.storage.as_ref().and_then(|storage| storage.spec.encryption.as_ref());
     let keys = encryption.or(of_storage).into_iter().flat_map(|encryption| encryption.key_refs.iter());
     let own = source_secrets(source);
     let names = own.iter().chain(keys).map(|key| key.name.clone()).collect();
     read_secrets(client, namespace, &names, &mut gathered.secrets).await
+}
+
+/// The storage's own claim, and who else of the namespace uses it.
+async fn gather_store_claim(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+    gathered: &mut Gathered,
+) -> Result<(), OperatorError> {
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), namespace);
+    gathered.store_claim = claims.get_opt(name).await.during(|| format!("read claim {namespace}/{name}"))?;
+    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    let all = pods.list(&ListParams::default()).await.during(|| format!("list pods of {namespace}"))?;
+    gathered.store_claim_users =
+        all.into_iter().filter(|pod| claim_names(pod).iter().any(|used| used == name)).collect();
+    Ok(())
 }
 
 async fn read_claims(

@@ -25,12 +25,11 @@ use crate::api::backup_status::RecordedMarks;
 use crate::api::conditions::{Said, reasons, status, types};
 use crate::api::storage::AccessMode;
 use crate::api::{MySQLBackup, MySQLBackupSpec};
-use crate::operator::backup_storage::explain;
 use crate::operator::cron::gather::restores;
 use crate::operator::error::{During, OperatorError};
 use crate::operator::names::REMOVAL;
 use crate::operator::retention::{Need, Needs};
-use crate::store::{Marks, StoreError};
+use crate::store::{Marks, ToldKind, explain, tell};
 
 use super::confirm::Connected;
 use super::validate::Gathered;
@@ -137,7 +136,7 @@ impl Reconciliation<'_> {
         if known == ours {
             return Ok(Next::Look(None));
         }
-        let Connected { repository, id, mode } = match self.connect(&Gathered::default()).await? {
+        let Connected { access, id, mode } = match self.connect(&Gathered::default()).await? {
             Ok(connected) => connected,
             Err(why) => {
                 self.say_recorded(reasons::STORAGE_NOT_READY, &why);
@@ -149,7 +148,7 @@ impl Reconciliation<'_> {
             self.say_recorded(reasons::READ_ONLY, message);
             return Ok(Next::Look(None));
         }
-        let told = repository.update_marks(&id, |theirs| to_store(&merge(&known, &ours, &recorded(theirs)))).await;
+        let told = access.update_marks(&id, |theirs| to_store(&merge(&known, &ours, &recorded(theirs)))).await;
         match told.map(|marks| recorded(&marks)) {
             Ok(marks) if marks != ours => {
                 tracing::info!(%id, "pin or expiry was set in the storage meanwhile; the object follows");
@@ -164,7 +163,9 @@ impl Reconciliation<'_> {
                 self.status.set_aside(types::RECORDED, Some(&said), self.at);
                 Ok(Next::Look(None))
             }
-            Err(error @ (StoreError::NotFound { .. } | StoreError::Deleted { .. } | StoreError::Incomplete { .. })) => {
+            Err(error)
+                if matches!(tell(&error).kind, ToldKind::NotFound | ToldKind::Deleted | ToldKind::Incomplete) =>
+            {
                 self.status.set_restorable(false, reasons::GONE_FROM_STORAGE, &error.to_string(), self.at);
                 self.say_recorded(reasons::GONE_FROM_STORAGE, &error.to_string());
                 Ok(Next::Look(None))
@@ -250,12 +251,12 @@ impl Reconciliation<'_> {
 
     /// Whether the storage knows the same of pin and expiry. If another cluster set them anew, this object follows.
     async fn does_storage_agree(&self) -> Result<Agreement, OperatorError> {
-        let Connected { repository, id, mode } = match self.connect(&Gathered::default()).await? {
+        let Connected { access, id, mode } = match self.connect(&Gathered::default()).await? {
             Ok(connected) => connected,
             Err(why) => return Ok(Agreement::Unclear(reasons::STORAGE_NOT_READY, why)),
         };
         let wanted = marks_of(&self.backup.spec);
-        match repository.read_marks(&id).await.map(|marks| recorded(&marks)) {
+        match access.read_marks(&id).await.map(|marks| recorded(&marks)) {
             // There the object alone goes.
             Ok(_) if mode == AccessMode::ReadOnly => Ok(Agreement::Yes),
             Ok(marks) if marks == wanted => Ok(Agreement::Yes),
@@ -267,7 +268,7 @@ impl Reconciliation<'_> {
                 apply::change(&self.context.client, self.backup, follow(&marks)).await?;
                 Ok(Agreement::Followed)
             }
-            Err(StoreError::NotFound { .. } | StoreError::Deleted { .. }) => Ok(Agreement::Yes),
+            Err(error) if matches!(tell(&error).kind, ToldKind::NotFound | ToldKind::Deleted) => Ok(Agreement::Yes),
             Err(error) => Ok(Agreement::Unclear("Store", explain(&error))),
         }
     }
@@ -276,7 +277,7 @@ impl Reconciliation<'_> {
     /// nothing. Some: the object was changed and comes again.
     pub(super) async fn take_marks_from_storage(&mut self) -> Result<Option<Action>, OperatorError> {
         let marks = match self.connect(&Gathered::default()).await? {
-            Ok(Connected { repository, id, .. }) => repository.read_marks(&id).await.map_err(|error| explain(&error)),
+            Ok(Connected { access, id, .. }) => access.read_marks(&id).await.map_err(|error| explain(&error)),
             Err(why) => Err(why),
         };
         let marks = match marks {

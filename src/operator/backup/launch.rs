@@ -178,7 +178,7 @@ impl Reconciliation<'_> {
             let chosen =
                 SourceStatus { pod_name: Some(plan.pod.name.clone()), role: plan.role, ..SourceStatus::default() };
             self.status.storage_name = self.backup.spec.storage_name().map(str::to_owned);
-            self.status.destination = Some(plan.store.url.clone());
+            self.status.destination = Some(plan.store.shown());
             if let Err(error) = self.status.set_started(runner, &backup_id, chosen, self.at) {
                 tracing::error!(%error, "a backup that has ended was looked at");
             }

@@ -41,6 +41,10 @@ pub(crate) struct Gathered {
     pub(crate) pods: Vec<Pod>,
     /// Claims of the namespace that those pods use, by name.
     pub(crate) claims: BTreeMap<String, PersistentVolumeClaim>,
+    /// The claim that the storage is on.
+    pub(crate) store_claim: Option<PersistentVolumeClaim>,
+    /// Pods of the namespace that use it.
+    pub(crate) store_claim_users: Vec<Pod>,
     /// Secrets that spec and storage name, by name.
     pub(crate) secrets: BTreeMap<String, Secret>,
     /// What runners of this backup reported, by key.
@@ -130,6 +134,9 @@ pub(crate) fn next_step(spec: &MySQLBackupSpec, gathered: &Gathered, attempt: i3
         }
         read => read?,
     };
+    if let Some(claim) = &store.claim {
+        pods::check_store_claim(claim, gathered.store_claim.as_ref(), &gathered.store_claim_users, &pod.node)?;
+    }
     let looked = match gathered.reports.get(&report_key(work::LOOK, attempt)).map(|report| &report.state) {
         Some(RunnerState::Looked { uid, gid }) => Some((i64::from(*uid), i64::from(*gid))),
         Some(RunnerState::Failed { reason, message, .. }) => return Err(Refusal::until_changed(reason, message)),
@@ -183,11 +190,6 @@ fn check_storage(spec: &MySQLBackupSpec, gathered: &Gathered) -> Result<(StorePl
         return Err(Refusal::until_changed(reasons::STORAGE_NOT_READY, message));
     }
     let plan = plan_store(&storage.spec).map_err(|refusal| store_refusal(name, &refusal))?;
-    if plan.by_identity {
-        // The operator could not see for itself that the backup is there.
-        let message = format!("BackupStorage {name}: not there yet: credentials by workload identity; give it a key");
-        return Err(Refusal::until_changed("Unsupported", message));
-    }
     Ok((plan, storage.spec.service_account_name.clone()))
 }
 
@@ -195,10 +197,10 @@ fn check_storage(spec: &MySQLBackupSpec, gathered: &Gathered) -> Result<(StorePl
 pub(crate) fn store_refusal(name: &str, refusal: &StoreRefusal) -> Refusal {
     let reason = match refusal {
         StoreRefusal::MissingKey { .. } => reasons::WAITING_FOR_REFERENCE,
-        StoreRefusal::NotYet(_) => "Unsupported",
-        StoreRefusal::NoText { .. } | StoreRefusal::BadUrl(_) | StoreRefusal::WriteCa { .. } => {
-            reasons::STORAGE_NOT_READY
-        }
+        StoreRefusal::NoText { .. }
+        | StoreRefusal::BadUrl(_)
+        | StoreRefusal::WriteCa { .. }
+        | StoreRefusal::PodsOnly => reasons::STORAGE_NOT_READY,
     };
     Refusal::until_changed(reason, format!("BackupStorage {name}: {refusal}"))
 }

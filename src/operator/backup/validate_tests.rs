@@ -238,8 +238,14 @@ fn a_storage_that_is_not_ready_is_waited_for() {
         "spec": {"persistentVolumeClaim": {"claimName": "c"}},
     }))
     .unwrap();
-    let refused = refusal(&base, &Gathered { storage: Some(volume), ..gathered() });
-    assert_eq!(refused.reason, "Unsupported");
+    let mut all = Gathered { storage: Some(volume), ..gathered() };
+    surveyed(&mut all, &[("shop-1", Some(false), None)]);
+    let refused = refusal(&base, &all);
+    assert_eq!(refused.reason, "WaitingForReference");
+    assert!(refused.message.contains("PersistentVolumeClaim c is not there"), "{}", refused.message);
+    let claim = json!({"metadata": {"name": "c"}, "spec": {"accessModes": ["ReadWriteOnce"]}});
+    all.store_claim = serde_json::from_value(claim).unwrap();
+    assert_eq!(plan(&base, &all).store.claim.as_deref(), Some("c"));
 }
 
 #[test]

@@ -18,9 +18,7 @@ use serde_json::json;
 
 use crate::api::conditions::{self, reasons, status, types};
 use crate::api::{GROUP, Moment, MySQLBackup, MySQLBackupStatus, VERSION};
-use crate::store::Marks;
-
-use super::probe::{Content, Listed};
+use crate::store::{Content, Listed, Marks};
 
 /// Carries the name of the storage that a backup was found in.
 const IMPORTED_FROM: &str = "stillframe.dev/imported-from";

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::*;
-use crate::api::backup::BackupType;
+use crate::archive::manifest::BackupType;
 
 const IDS: [&str; 2] = ["nightly-20260314T150926Z-1a2b3c4d", "nightly-20260315T150926Z-1a2b3c4d"];
 
@@ -71,7 +71,7 @@ fn pins_and_expiry_come_with_it() {
     let made = plan(&there, &[]).create;
     assert_eq!(made.len(), 1, "one that has expired would only be removed again");
     assert!(made[0].spec.pinned);
-    assert_eq!(made[0].spec.backup_type, BackupType::Incremental);
+    assert_eq!(made[0].spec.backup_type, crate::api::backup::BackupType::Incremental);
     assert_eq!(made[0].spec.expiration_time.as_ref().unwrap().0, Timestamp::from_second(1_000).unwrap());
 }
 

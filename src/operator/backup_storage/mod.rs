@@ -24,19 +24,22 @@ use tokio_util::sync::CancellationToken;
 use crate::api::backup::DeletionPolicy;
 use crate::api::conditions::{self, reasons, types};
 use crate::api::{BackupStorage, BackupStorageStatus, Moment, MySQLBackup};
-use crate::store::Repository;
+use crate::store::Content;
 use crate::util::clock;
 
 use super::Context;
 use super::backup::apply::{create, remove, status};
 use super::error::{During, OperatorError};
-use super::names::{MANAGER, key};
+use super::names::{MANAGER, key, run_name};
+use super::runners::Identity;
 use super::secrets::read_secrets;
-use super::storage::{StoreRefusal, plan_store};
+use super::storage::{StoreRefusal, plan_store, secret_text};
+use super::store_access::Access;
 use import::plan_imports;
-pub(crate) use probe::explain;
 use probe::{Probed, look};
 
+/// The kind in labels.
+const KIND: &str = "BackupStorage";
 /// Storages that are looked at side by side.
 const CONCURRENCY: u16 = 4;
 /// How soon one that is not ready is looked at again: a Secret may come, a server may start.
@@ -83,9 +86,9 @@ async fn look_at(storage: &BackupStorage, context: &Context) -> Result<Action, O
     let at = Moment { generation: storage.metadata.generation.unwrap_or(0), now };
     let mut new = storage.status.clone().unwrap_or_default();
     let probed = match open(context, storage).await? {
-        Ok(repository) => {
-            new.destination = Some(repository.url().to_string());
-            look(&repository, storage.spec.access_mode).await
+        Ok(access) => {
+            new.destination = Some(access.shown().to_owned());
+            look(&access, storage.spec.access_mode).await
         }
         Err(refusal) => Probed::refused(&refusal),
     };
@@ -96,8 +99,9 @@ async fn look_at(storage: &BackupStorage, context: &Context) -> Result<Action, O
             new.stored_bytes = None;
             if let Some(content) = content {
                 let backups = &content.complete;
+                let bytes = backups.iter().fold(0_u64, |sum, backup| sum.saturating_add(backup.stored_bytes));
                 new.backup_count = Some(i64::try_from(backups.len()).unwrap_or(i64::MAX));
-                new.stored_bytes = Some(backups.iter().fold(0, |sum, backup| sum.saturating_add(backup.stored_bytes)));
+                new.stored_bytes = Some(i64::try_from(bytes).unwrap_or(i64::MAX));
                 compare(context, storage, &content, at).await?;
             }
         }
@@ -108,11 +112,8 @@ async fn look_at(storage: &BackupStorage, context: &Context) -> Result<Action, O
     Ok(Action::requeue(if ready { probe::period(storage) } else { NOT_READY }))
 }
 
-async fn open(context: &Context, storage: &BackupStorage) -> Result<Result<Repository, StoreRefusal>, OperatorError> {
+async fn open(context: &Context, storage: &BackupStorage) -> Result<Result<Access, StoreRefusal>, OperatorError> {
     let plan = match plan_store(&storage.spec) {
-        Ok(plan) if plan.by_identity => {
-            return Ok(Err(StoreRefusal::NotYet("credentials by workload identity; give the storage a key")));
-        }
         Ok(plan) => plan,
         Err(refusal) => return Ok(Err(refusal)),
     };
@@ -120,21 +121,30 @@ async fn open(context: &Context, storage: &BackupStorage) -> Result<Result<Repos
     let mut secrets = BTreeMap::new();
     let namespace = storage.namespace().unwrap_or_default();
     read_secrets(&context.client, &namespace, &names, &mut secrets).await?;
-    let (url, settings) = match plan.connection(&secrets) {
-        Ok(connection) => connection,
-        Err(refusal) => return Ok(Err(refusal)),
+    // A pod would wait for it for as long, and say it in other words.
+    for key in plan.secrets() {
+        if let Err(missing @ StoreRefusal::MissingKey { .. }) = secret_text(&secrets, key) {
+            return Ok(Err(missing));
+        }
+    }
+    let (Some(uid), Some(owner)) = (storage.uid(), storage.controller_owner_ref(&())) else {
+        return Ok(Err(StoreRefusal::BadUrl("the API server has not finished it".to_owned())));
     };
-    let opened = Repository::open_with(&url, settings, false).await;
-    Ok(opened.map_err(|error| StoreRefusal::BadUrl(probe::explain(&error))))
+    let who = Identity {
+        namespace,
+        kind: KIND,
+        run: run_name(&storage.name_any(), &uid),
+        attempt: 1,
+        owner,
+        image: context.options.image.clone(),
+        log: context.options.runner_log.clone(),
+        uid,
+    };
+    Ok(Access::open(context, &who, storage, &secrets).await)
 }
 
 /// Compares what is in the storage with the objects of the namespace, and brings these in line.
-async fn compare(
-    context: &Context,
-    storage: &BackupStorage,
-    found: &probe::Content,
-    at: Moment,
-) -> Result<(), OperatorError> {
+async fn compare(context: &Context, storage: &BackupStorage, found: &Content, at: Moment) -> Result<(), OperatorError> {
     let namespace = storage.namespace().unwrap_or_default();
     let api: Api<MySQLBackup> = Api::namespaced(context.client.clone(), &namespace);
     let shown = api.list(&ListParams::default()).await.during(|| format!("list backups of {namespace}"))?;

@@ -5,35 +5,16 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::api::BackupStorage;
-use crate::api::backup::BackupType;
 use crate::api::conditions::{self, reasons, status, types};
 use crate::api::storage::{AccessMode, StorageCapabilities};
-use crate::archive::id::BackupId;
-use crate::archive::manifest::{self, Manifest};
 use crate::operator::storage::StoreRefusal;
-use crate::store::{BackupState, Marks, Repository, StoreError, StoredBackup};
+use crate::operator::store_access::Access;
+use crate::store::{Capabilities, Content, Look, StoreError, ToldKind, explain, tell};
 
-/// How long a storage may take to answer.
-const PATIENCE: Duration = Duration::from_mins(2);
+/// How long a storage may take to answer; a pod that asks it has less.
+const PATIENCE: Duration = Duration::from_secs(150);
 /// How soon a storage that was not ready is probed again.
 const RETRY: SignedDuration = SignedDuration::from_secs(15);
-
-/// A complete backup that a storage holds.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Listed {
-    pub(super) id: BackupId,
-    pub(super) stored_bytes: i64,
-    pub(super) backup_type: BackupType,
-    pub(super) marks: Marks,
-}
-
-/// What a storage holds.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Content {
-    pub(super) complete: Vec<Listed>,
-    /// Ids that have a tombstone: nothing can ever be there again.
-    pub(super) deleted: Vec<BackupId>,
-}
 
 /// What a look found.
 #[derive(Debug, Clone, PartialEq)]
@@ -50,8 +31,7 @@ impl Probed {
     pub(super) fn refused(refusal: &StoreRefusal) -> Self {
         let reason = match refusal {
             StoreRefusal::MissingKey { .. } => reasons::WAITING_FOR_REFERENCE,
-            StoreRefusal::NotYet(_) => "Unsupported",
-            StoreRefusal::NoText { .. } | StoreRefusal::BadUrl(_) => reasons::INVALID_SPEC,
+            StoreRefusal::NoText { .. } | StoreRefusal::BadUrl(_) | StoreRefusal::PodsOnly => reasons::INVALID_SPEC,
             StoreRefusal::WriteCa { .. } => "LocalIo",
         };
         Self::Bad { reason: reason.to_owned(), message: refusal.to_string() }
@@ -63,75 +43,29 @@ impl Probed {
 }
 
 /// Probes a storage and lists its complete backups.
-pub(super) async fn look(repository: &Repository, mode: AccessMode) -> Probed {
-    let looked = tokio::time::timeout(PATIENCE, ask(repository, mode)).await;
+pub(super) async fn look(access: &Access, mode: AccessMode) -> Probed {
+    let looked = tokio::time::timeout(PATIENCE, access.look(mode == AccessMode::ReadWrite)).await;
     match looked {
-        Ok(Ok(probed)) => probed,
+        Ok(Ok(Look { capabilities: Capabilities { list, delete }, content })) => {
+            Probed::Good { capabilities: StorageCapabilities { list, delete }, content }
+        }
         Ok(Err(error)) => Probed::failed(&error),
         Err(_) => {
-            let message = format!("{} did not answer within {} s", repository.url(), PATIENCE.as_secs());
+            let message = format!("{} did not answer within {} s", access.shown(), PATIENCE.as_secs());
             Probed::Bad { reason: "Store".to_owned(), message }
         }
     }
 }
 
-async fn ask(repository: &Repository, mode: AccessMode) -> Result<Probed, StoreError> {
-    let capabilities = match mode {
-        AccessMode::ReadWrite => {
-            let seen = repository.probe().await?;
-            StorageCapabilities { list: seen.list, delete: seen.delete }
-        }
-        // Nothing is written there, not even to find out.
-        AccessMode::ReadOnly => StorageCapabilities { list: true, delete: false },
-    };
-    if !capabilities.list {
-        return Ok(Probed::Good { capabilities, content: None });
-    }
-    let mut content = Content::default();
-    let note = |StoredBackup { id, state, marks }: StoredBackup| match state {
-        BackupState::Complete { manifest } => {
-            let Ok(manifest) = Manifest::decode(&manifest) else { return };
-            content.complete.push(Listed {
-                id,
-                stored_bytes: i64::try_from(manifest.bytes.stored).unwrap_or(i64::MAX),
-                backup_type: match manifest.backup_type {
-                    manifest::BackupType::Full => BackupType::Full,
-                    manifest::BackupType::Incremental => BackupType::Incremental,
-                },
-                marks,
-            });
-        }
-        BackupState::Deleted { .. } => content.deleted.push(id),
-        BackupState::Running | BackupState::Stale | BackupState::Damaged { .. } => {}
-    };
-    repository.list_each(note).await?;
-    Ok(Probed::Good { capabilities, content: Some(content) })
-}
-
 /// The engine's word for what a store can fail with.
 fn reason(error: &StoreError) -> &'static str {
-    match error {
-        StoreError::Denied { .. } => "StoreDenied",
-        StoreError::NoCreateOnly { .. } | StoreError::Foreign { .. } => "Preflight",
-        StoreError::UnknownFormat { .. } => "UnsupportedFormat",
-        StoreError::BadUrl { .. } | StoreError::Settings { .. } => reasons::INVALID_SPEC,
+    match tell(error).kind {
+        ToldKind::Denied => "StoreDenied",
+        ToldKind::Unfit => "Preflight",
+        ToldKind::UnknownFormat => "UnsupportedFormat",
+        ToldKind::Settings => reasons::INVALID_SPEC,
         _ => "Store",
     }
-}
-
-/// An error with its causes, those left out that only repeat the one above.
-pub(crate) fn explain(error: &StoreError) -> String {
-    let mut text = error.to_string();
-    let mut next = std::error::Error::source(error);
-    while let Some(cause) = next {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        next = cause.source();
-    }
-    text
 }
 
 /// How often a storage is probed.

@@ -22,10 +22,8 @@ use crate::api::common::SecretKeyRef;
 use crate::api::restore::{ClaimAccessMode, ClaimTemplate, ReplicationPolicy};
 use crate::api::runner::{POD_UID_VARIABLE, RestoreWork, Work};
 use crate::operator::names::OWNER_UID;
-use crate::operator::runners::{
-    Identity, SECRETS_DIR, ca_volume, key_file, on_node, pod, secret_path, secrets_volume, variable,
-};
-use crate::operator::storage::CA_DIR;
+use crate::operator::runners::{Identity, SECRETS_DIR, key_file, on_node, pod, secret_path, secrets_volume, variable};
+use crate::operator::storage::VOLUME_GROUP;
 
 use super::slots::{Kind, SELECTED_NODE, Slot};
 use super::validate::Source;
@@ -197,18 +195,24 @@ pub(super) fn fill_pod(
     if !files.is_empty() {
         add(secrets_volume(&files), SECRETS_DIR, true);
     }
-    if let Some(ca) = &source.store.ca {
-        add(ca_volume(ca), CA_DIR, true);
-    }
     let temporary = EmptyDirVolumeSource::default();
     let temporary = Volume { name: "stillframe-tmp".to_owned(), empty_dir: Some(temporary), ..Volume::default() };
     add(temporary, TEMPORARY_DIR, false);
+    for (volume, mount) in source.store.volumes(false) {
+        volumes.push(volume);
+        mounts.push(mount);
+    }
     let mut environment = source.store.environment();
     environment.push(variable("TMPDIR", TEMPORARY_DIR));
     environment.push(own_uid());
     let mut pod = pod(who, &spec.runner, &request, environment, volumes, mounts);
     pod.metadata.labels.get_or_insert_default().insert(CLAIM_KEY.to_owned(), slot.key.clone());
     dress(&mut pod, who, spec, source, waits);
+    if let Some(security) = pod.spec.as_mut().and_then(|spec| spec.security_context.as_mut())
+        && source.store.claim.is_some()
+    {
+        security.supplemental_groups.get_or_insert_default().push(VOLUME_GROUP);
+    }
     pod
 }
 

@@ -3,13 +3,13 @@
 use crate::api::conditions::reasons;
 use crate::api::restore_status::RestoredBackup;
 use crate::archive::manifest::Manifest;
-use crate::operator::backup_storage::explain;
 use crate::operator::error::OperatorError;
-use crate::store::{Repository, StoreError};
+use crate::operator::store_access::Access;
+use crate::store::{ToldKind, explain, tell};
 
 use super::Reconciliation;
 use super::gather::find_source;
-use super::validate::{Found, Refusal, Source, plan_source, restored_backup};
+use super::validate::{Refusal, Source, plan_source, restored_backup};
 
 impl Reconciliation<'_> {
     /// How the backup is reached, and what its manifest tells. The inner error is for people.
@@ -20,7 +20,14 @@ impl Reconciliation<'_> {
             Ok(source) => source,
             Err(refusal) => return Ok(Err(refusal)),
         };
-        let read = read_manifest(&source, &found).await;
+        let Some(storage) = &found.storage else {
+            return Ok(Err(Refusal::new(reasons::WAITING_FOR_REFERENCE, "the BackupStorage is gone".to_owned())));
+        };
+        let access = Access::open(self.context, &self.who, storage, &found.secrets).await;
+        let read = match access {
+            Ok(access) => read_manifest(&access, &source).await,
+            Err(refusal) => Err(Refusal::new(reasons::STORAGE_NOT_READY, refusal.to_string())),
+        };
         Ok(read.map(|manifest| {
             let backup = restored_backup(&manifest, &source.storage_name);
             (source, backup)
@@ -28,19 +35,12 @@ impl Reconciliation<'_> {
     }
 }
 
-async fn read_manifest(source: &Source, found: &Found) -> Result<Manifest, Refusal> {
-    let not_ready = |message: String| Refusal::new(reasons::STORAGE_NOT_READY, message);
-    let connection = source.store.connection(&found.secrets);
-    let (url, settings) = connection.map_err(|refusal| not_ready(refusal.to_string()))?;
-    let opened = Repository::open_with(&url, settings, false).await;
-    let repository = opened.map_err(|error| not_ready(explain(&error)))?;
+async fn read_manifest(access: &Access, source: &Source) -> Result<Manifest, Refusal> {
     let id = &source.backup_id;
-    let bytes = repository.read_manifest(id).await.map_err(|error| match &error {
-        StoreError::NotFound { .. } | StoreError::Incomplete { .. } | StoreError::Deleted { .. } => {
-            Refusal::new("NotFound", error.to_string())
-        }
-        StoreError::Damaged { .. } => Refusal::new("DamagedBackup", error.to_string()),
-        _ => not_ready(explain(&error)),
+    let bytes = access.read_manifest(id).await.map_err(|error| match tell(&error).kind {
+        ToldKind::NotFound | ToldKind::Incomplete | ToldKind::Deleted => Refusal::new("NotFound", error.to_string()),
+        ToldKind::Damaged => Refusal::new("DamagedBackup", error.to_string()),
+        _ => Refusal::new(reasons::STORAGE_NOT_READY, explain(&error)),
     })?;
     let manifest = Manifest::decode(&bytes).map_err(|error| Refusal::new("DamagedBackup", error.to_string()))?;
     if manifest.id != *id {

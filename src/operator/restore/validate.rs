@@ -128,10 +128,6 @@ fn check_storage(name: &str, storage: Option<&BackupStorage>) -> Result<(StorePl
         let refusal = store_refusal(name, &refusal);
         Refusal::new(&refusal.reason, refusal.message)
     })?;
-    if plan.by_identity {
-        let message = format!("BackupStorage {name}: not there yet: credentials by workload identity; give it a key");
-        return Err(Refusal::new("Unsupported", message));
-    }
     Ok((plan, storage.spec.service_account_name.clone()))
 }
 
