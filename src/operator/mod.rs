@@ -14,6 +14,7 @@
 pub(crate) mod backup;
 pub(crate) mod backup_storage;
 pub(crate) mod cron;
+mod drive;
 pub(crate) mod error;
 mod leader;
 pub(crate) mod names;

@@ -25,10 +25,9 @@ pub(crate) mod validate;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
-use kube::runtime::controller::{Action, Config, Controller};
+use kube::runtime::controller::{Action, Controller};
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher;
 use kube::{Resource, ResourceExt};
@@ -39,8 +38,9 @@ use crate::api::{BackupStorage, Moment, MySQLBackup, MySQLBackupStatus};
 use crate::util::clock;
 
 use super::Context;
+use super::drive::drive;
 use super::error::OperatorError;
-use super::names::{MANAGED_BY, OWNER_KIND, SCHEDULE, key, run_name};
+use super::names::{MANAGED_BY, OWNER_KIND, SCHEDULE, run_name};
 use super::runners::Identity;
 use build::KIND;
 use keep::{removal, withdrawn};
@@ -49,10 +49,6 @@ use keep::{removal, withdrawn};
 const CONCURRENCY: u16 = 8;
 /// How soon something is looked at again that no watch tells of: a Secret, a pod of the source.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
-/// How soon after an error.
-const AFTER_ERROR: Duration = Duration::from_secs(5);
-/// How soon after somebody else was faster.
-const AFTER_CONFLICT: Duration = Duration::from_millis(500);
 
 /// Runs until told to stop.
 pub(crate) async fn run(context: Arc<Context>, stop: CancellationToken) {
@@ -61,10 +57,10 @@ pub(crate) async fn run(context: Arc<Context>, stop: CancellationToken) {
     let known = controller.store();
     // Once in a process: there is one turn.
     let _ = context.caches.backups.set(controller.store());
-    controller
-        .owns(context.api::<Pod>(), own.clone())
-        .owns(context.api::<ConfigMap>(), own)
-        .watches(context.api::<BackupStorage>(), watcher::Config::default(), move |storage| {
+    let controller = controller.owns(context.api::<Pod>(), own.clone()).owns(context.api::<ConfigMap>(), own).watches(
+        context.api::<BackupStorage>(),
+        watcher::Config::default(),
+        move |storage| {
             let waits = |backup: &Arc<MySQLBackup>| {
                 let ended = backup.status.as_ref().is_some_and(MySQLBackupStatus::has_ended);
                 !ended
@@ -77,33 +73,16 @@ pub(crate) async fn run(context: Arc<Context>, stop: CancellationToken) {
                 .filter(|backup| waits(backup))
                 .map(|backup| ObjectRef::from_obj(&**backup))
                 .collect::<Vec<_>>()
-        })
-        .with_config(Config::default().concurrency(CONCURRENCY))
-        .graceful_shutdown_on(stop.cancelled_owned())
-        .run(reconcile, after_error, context)
-        .for_each(async |done| {
-            if let Err(error) = done {
-                tracing::debug!(%error, "a reconciliation did not end well");
-            }
-        })
-        .await;
+        },
+    );
+    drive("backup", controller, CONCURRENCY, context, stop, look_at).await;
 }
 
-#[tracing::instrument(name = "backup", skip_all, fields(object = %key(backup.as_ref())))]
-async fn reconcile(backup: Arc<MySQLBackup>, context: Arc<Context>) -> Result<Action, OperatorError> {
-    let Some(mut this) = Reconciliation::new(&context, &backup, clock::now()) else {
-        return Ok(Action::await_change());
-    };
-    context.counted("backup", Box::pin(this.drive())).await
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "the controller hands it over")]
-fn after_error(backup: Arc<MySQLBackup>, error: &OperatorError, _: Arc<Context>) -> Action {
-    if error.is_conflict() {
-        return Action::requeue(AFTER_CONFLICT);
+async fn look_at(backup: Arc<MySQLBackup>, context: Arc<Context>) -> Result<Action, OperatorError> {
+    match Reconciliation::new(&context, &backup, clock::now()) {
+        Some(mut this) => this.drive().await,
+        None => Ok(Action::await_change()),
     }
-    tracing::warn!(object = %key(backup.as_ref()), %error, "will be tried again");
-    Action::requeue(AFTER_ERROR)
 }
 
 /// One look at one backup.

@@ -13,9 +13,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
 use kube::api::{Api, ListParams, Patch, PatchParams};
-use kube::runtime::controller::{Action, Config, Controller};
+use kube::runtime::controller::{Action, Controller};
 use kube::runtime::watcher;
 use kube::{Resource, ResourceExt};
 use serde_json::json;
@@ -29,8 +28,9 @@ use crate::util::clock;
 
 use super::Context;
 use super::backup::apply::{create, remove, status};
+use super::drive::drive;
 use super::error::{During, OperatorError};
-use super::names::{MANAGER, key, run_name};
+use super::names::{MANAGER, run_name};
 use super::runners::Identity;
 use super::secrets::read_secrets;
 use super::storage::{StoreRefusal, plan_store, secret_text};
@@ -44,48 +44,25 @@ const KIND: &str = "BackupStorage";
 const CONCURRENCY: u16 = 4;
 /// How soon one that is not ready is looked at again: a Secret may come, a server may start.
 const NOT_READY: Duration = Duration::from_secs(20);
-const AFTER_ERROR: Duration = Duration::from_secs(5);
 
 /// Runs until told to stop.
 pub(crate) async fn run(context: Arc<Context>, stop: CancellationToken) {
     let controller = Controller::new(context.api::<BackupStorage>(), watcher::Config::default());
     let _ = context.caches.storages.set(controller.store());
-    controller
-        .with_config(Config::default().concurrency(CONCURRENCY))
-        .graceful_shutdown_on(stop.cancelled_owned())
-        .run(reconcile, after_error, context)
-        .for_each(async |done| {
-            if let Err(error) = done {
-                tracing::debug!(%error, "a reconciliation did not end well");
-            }
-        })
-        .await;
+    drive("storage", controller, CONCURRENCY, context, stop, look_at).await;
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "the controller hands it over")]
-fn after_error(storage: Arc<BackupStorage>, error: &OperatorError, _: Arc<Context>) -> Action {
-    if !error.is_conflict() {
-        tracing::warn!(object = %key(storage.as_ref()), %error, "will be tried again");
-    }
-    Action::requeue(AFTER_ERROR)
-}
-
-#[tracing::instrument(name = "storage", skip_all, fields(object = %key(storage.as_ref())))]
-async fn reconcile(storage: Arc<BackupStorage>, context: Arc<Context>) -> Result<Action, OperatorError> {
-    context.counted("storage", Box::pin(look_at(&storage, &context))).await
-}
-
-async fn look_at(storage: &BackupStorage, context: &Context) -> Result<Action, OperatorError> {
+async fn look_at(storage: Arc<BackupStorage>, context: Arc<Context>) -> Result<Action, OperatorError> {
     if storage.metadata.deletion_timestamp.is_some() {
         return Ok(Action::await_change());
     }
     let now = clock::now();
-    if let Some(left) = probe::until_due(storage, now) {
+    if let Some(left) = probe::until_due(&storage, now) {
         return Ok(Action::requeue(left));
     }
     let at = Moment { generation: storage.metadata.generation.unwrap_or(0), now };
     let mut new = storage.status.clone().unwrap_or_default();
-    let probed = match open(context, storage).await? {
+    let probed = match open(&context, &storage).await? {
         Ok(access) => {
             new.destination = Some(access.shown().to_owned());
             look(&access, storage.spec.access_mode).await
@@ -102,14 +79,14 @@ async fn look_at(storage: &BackupStorage, context: &Context) -> Result<Action, O
                 let bytes = backups.iter().fold(0_u64, |sum, backup| sum.saturating_add(backup.stored_bytes));
                 new.backup_count = Some(i64::try_from(backups.len()).unwrap_or(i64::MAX));
                 new.stored_bytes = Some(i64::try_from(bytes).unwrap_or(i64::MAX));
-                compare(context, storage, &content, at).await?;
+                compare(&context, &storage, &content, at).await?;
             }
         }
         Probed::Bad { reason, message } => new.set_not_ready(&reason, &message, at),
     }
-    write(context, storage, &new).await?;
+    write(&context, &storage, &new).await?;
     let ready = conditions::is(&new.conditions, types::READY, conditions::status::TRUE);
-    Ok(Action::requeue(if ready { probe::period(storage) } else { NOT_READY }))
+    Ok(Action::requeue(if ready { probe::period(&storage) } else { NOT_READY }))
 }
 
 async fn open(context: &Context, storage: &BackupStorage) -> Result<Result<Access, StoreRefusal>, OperatorError> {

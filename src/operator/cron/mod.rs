@@ -20,10 +20,9 @@ mod validate;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
 use jiff::Timestamp;
 use kube::ResourceExt;
-use kube::runtime::controller::{Action, Config, Controller};
+use kube::runtime::controller::{Action, Controller};
 use kube::runtime::events::EventType;
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher;
@@ -36,8 +35,9 @@ use crate::util::clock;
 
 use super::Context;
 use super::backup::apply::{Removal, remove};
+use super::drive::drive;
 use super::error::OperatorError;
-use super::names::{MANAGED_BY, SCHEDULE, key, schedule_label};
+use super::names::{MANAGED_BY, SCHEDULE, schedule_label};
 use super::retention::{Candidate, Needs, RetentionPlan, plan_retention};
 use apply::Created;
 use schedule::Schedule;
@@ -52,8 +52,6 @@ const REMOVE_MORE: Duration = Duration::from_secs(5);
 /// How soon retention looks again when something else than its own backups may have changed: the age of backups, and
 /// restores.
 const RULES_AGAIN: Duration = Duration::from_mins(30);
-const AFTER_ERROR: Duration = Duration::from_secs(5);
-const AFTER_CONFLICT: Duration = Duration::from_millis(500);
 
 /// Runs until told to stop.
 pub(crate) async fn run(context: Arc<Context>, stop: CancellationToken) {
@@ -62,48 +60,25 @@ pub(crate) async fn run(context: Arc<Context>, stop: CancellationToken) {
     let _ = context.caches.schedules.set(controller.store());
     // Only what schedules made: no label, no interest.
     let children = watcher::Config::default().labels(&format!("{SCHEDULE},{}={}", MANAGED_BY.0, MANAGED_BY.1));
-    controller
-        .watches(context.api::<MySQLBackup>(), children, move |backup| {
-            let is_of = |cron: &Arc<CronBackup>| {
-                cron.namespace() == backup.namespace()
-                    && backup.labels().get(SCHEDULE) == Some(&schedule_label(&cron.name_any()))
-            };
-            known.state().iter().filter(|cron| is_of(cron)).map(|cron| ObjectRef::from_obj(&**cron)).collect::<Vec<_>>()
-        })
-        .with_config(Config::default().concurrency(CONCURRENCY))
-        .graceful_shutdown_on(stop.cancelled_owned())
-        .run(reconcile, after_error, context)
-        .for_each(async |done| {
-            if let Err(error) = done {
-                tracing::debug!(%error, "a reconciliation did not end well");
-            }
-        })
-        .await;
+    let controller = controller.watches(context.api::<MySQLBackup>(), children, move |backup| {
+        let is_of = |cron: &Arc<CronBackup>| {
+            cron.namespace() == backup.namespace()
+                && backup.labels().get(SCHEDULE) == Some(&schedule_label(&cron.name_any()))
+        };
+        known.state().iter().filter(|cron| is_of(cron)).map(|cron| ObjectRef::from_obj(&**cron)).collect::<Vec<_>>()
+    });
+    drive("schedule", controller, CONCURRENCY, context, stop, look_at).await;
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "the controller hands it over")]
-fn after_error(cron: Arc<CronBackup>, error: &OperatorError, _: Arc<Context>) -> Action {
-    if error.is_conflict() {
-        return Action::requeue(AFTER_CONFLICT);
-    }
-    tracing::warn!(object = %key(cron.as_ref()), %error, "will be tried again");
-    Action::requeue(AFTER_ERROR)
-}
-
-#[tracing::instrument(name = "schedule", skip_all, fields(object = %key(cron.as_ref())))]
-async fn reconcile(cron: Arc<CronBackup>, context: Arc<Context>) -> Result<Action, OperatorError> {
-    context.counted("schedule", Box::pin(look_at(&cron, &context))).await
-}
-
-async fn look_at(cron: &CronBackup, context: &Context) -> Result<Action, OperatorError> {
+async fn look_at(cron: Arc<CronBackup>, context: Arc<Context>) -> Result<Action, OperatorError> {
     if cron.metadata.deletion_timestamp.is_some() {
         return Ok(Action::await_change());
     }
     let now = clock::now();
     let look = Look {
-        context,
-        cron,
-        children: gather::children(&context.client, cron).await?,
+        context: &context,
+        cron: &cron,
+        children: gather::children(&context.client, &cron).await?,
         at: Moment { generation: cron.metadata.generation.unwrap_or(0), now },
     };
     look.drive().await

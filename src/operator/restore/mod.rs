@@ -26,10 +26,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod};
-use kube::runtime::controller::{Action, Config, Controller};
+use kube::runtime::controller::{Action, Controller};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher;
 use kube::{Resource, ResourceExt};
@@ -42,8 +41,9 @@ use crate::util::clock;
 
 use super::Context;
 use super::backup::status::deadline;
+use super::drive::drive;
 use super::error::OperatorError;
-use super::names::{MANAGED_BY, OWNER_KIND, key, run_name};
+use super::names::{MANAGED_BY, OWNER_KIND, run_name};
 use super::runners::Identity;
 use build::{KIND, RESTORED_BY};
 use fill::Stage;
@@ -59,15 +59,13 @@ const LOOK_AGAIN: Duration = Duration::from_secs(15);
 const SOON: Duration = Duration::from_secs(1);
 /// How soon runners are looked at that watches tell of.
 const SELDOM: Duration = Duration::from_mins(5);
-const AFTER_ERROR: Duration = Duration::from_secs(5);
-const AFTER_CONFLICT: Duration = Duration::from_millis(500);
 
 /// Runs until told to stop.
 pub(crate) async fn run(context: Arc<Context>, stop: CancellationToken) {
     let own = watcher::Config::default().labels(&format!("{}={},{OWNER_KIND}={KIND}", MANAGED_BY.0, MANAGED_BY.1));
     let controller = Controller::new(context.api::<MySQLRestore>(), watcher::Config::default());
     let (of_claims, of_backups, of_storages) = (controller.store(), controller.store(), controller.store());
-    controller
+    let controller = controller
         .owns(context.api::<Pod>(), own.clone())
         .owns(context.api::<ConfigMap>(), own.clone())
         .owns(context.api::<PersistentVolumeClaim>(), own)
@@ -93,16 +91,8 @@ pub(crate) async fn run(context: Arc<Context>, stop: CancellationToken) {
                 let known = restore.status.as_ref().and_then(|status| status.storage_name.as_ref());
                 restore.namespace() == storage.namespace() && named.or(known) == storage.metadata.name.as_ref()
             })
-        })
-        .with_config(Config::default().concurrency(CONCURRENCY))
-        .graceful_shutdown_on(stop.cancelled_owned())
-        .run(reconcile, after_error, context)
-        .for_each(async |done| {
-            if let Err(error) = done {
-                tracing::debug!(%error, "a reconciliation did not end well");
-            }
-        })
-        .await;
+        });
+    drive("restore", controller, CONCURRENCY, context, stop, look_at).await;
 }
 
 /// Those that have not ended and that something is about.
@@ -116,21 +106,11 @@ fn is_target(restore: &MySQLRestore, claim: &str) -> bool {
     restore.spec.target.existing_claim.as_ref().is_some_and(|existing| existing.name == claim)
 }
 
-#[tracing::instrument(name = "restore", skip_all, fields(object = %key(restore.as_ref())))]
-async fn reconcile(restore: Arc<MySQLRestore>, context: Arc<Context>) -> Result<Action, OperatorError> {
-    let Some(mut this) = Reconciliation::new(&context, &restore, clock::now()) else {
-        return Ok(Action::await_change());
-    };
-    context.counted("restore", Box::pin(this.drive())).await
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "the controller hands it over")]
-fn after_error(restore: Arc<MySQLRestore>, error: &OperatorError, _: Arc<Context>) -> Action {
-    if error.is_conflict() {
-        return Action::requeue(AFTER_CONFLICT);
+async fn look_at(restore: Arc<MySQLRestore>, context: Arc<Context>) -> Result<Action, OperatorError> {
+    match Reconciliation::new(&context, &restore, clock::now()) {
+        Some(mut this) => this.drive().await,
+        None => Ok(Action::await_change()),
     }
-    tracing::warn!(object = %key(restore.as_ref()), %error, "will be tried again");
-    Action::requeue(AFTER_ERROR)
 }
 
 /// One look at one restore.
