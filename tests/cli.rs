@@ -386,3 +386,22 @@ fn a_signal_that_was_ignored_at_the_start_stays_ignored() {
     send("TERM", &child);
     assert_eq!(child.wait().unwrap().code(), Some(3));
 }
+
+#[cfg(feature = "operator")]
+#[test]
+fn every_line_of_a_runners_log_names_its_object() {
+    let request = r#"{"version": 1, "object": "shop/nightly", "namespace": "shop", "report": "nightly-1", "key": "look-1",
+        "work": {"look": {"dataDir": "/d"}}}"#;
+    let mut runner = stillframe(&["runner", "--quiet", "--log-format", "json"]);
+    runner.env("STILLFRAME_RUNNER_REQUEST", request).env("STILLFRAME_LOG", "trace");
+    // Neither in a cluster nor told of one: it cannot report, and says so.
+    runner.env_remove("KUBECONFIG").env_remove("KUBERNETES_SERVICE_HOST").env("HOME", "/nonexistent");
+    let output = outcome(&mut runner);
+    assert_eq!(code(&output), 1, "{}", stderr(&output));
+    let lines = stderr(&output);
+    assert!(lines.lines().last().unwrap().contains("cannot reach Kubernetes"), "{lines}");
+    for line in lines.lines() {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+        assert_eq!((&line["object"], &line["work"]), (&"shop/nightly".into(), &"look-1".into()), "{line}");
+    }
+}

@@ -28,6 +28,8 @@ pub const VERSION: u32 = 1;
 pub struct RunnerRequest {
     /// [`VERSION`].
     pub version: u32,
+    /// The object whose work it is, as logs name it.
+    pub object: String,
     /// The namespace of the report's ConfigMap.
     pub namespace: String,
     /// The name of the report's ConfigMap.

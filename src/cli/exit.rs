@@ -9,7 +9,11 @@
 
 use std::fmt::Write;
 
+use jiff::Timestamp;
+use serde_json::json;
+
 use super::output::clean;
+use crate::obs::Marks;
 use crate::ops::{Error, ErrorKind};
 
 /// A failure for standard error, with its last line feed.
@@ -24,6 +28,27 @@ pub(super) fn describe(error: &Error) -> String {
     let _ =
         writeln!(text, "  see: docs/runbooks/{} ({}, exit code {})", kind.runbook(), kind.reason(), kind.exit_code());
     text
+}
+
+/// A failure as a line of a log in JSON, with its line feed.
+pub(super) fn describe_json(error: &Error, marks: &Marks, now: Timestamp) -> String {
+    let kind = error.kind;
+    let mut line = json!({
+        "timestamp": now.to_string(),
+        "level": "ERROR",
+        "message": error.message,
+        "causes": error.causes(),
+        "hint": error.advice(),
+        "runbook": kind.runbook(),
+        "kind": kind.reason(),
+        "exitCode": kind.exit_code(),
+    });
+    for (name, value) in marks {
+        if let Some(line) = line.as_object_mut() {
+            line.insert((*name).to_owned(), value.as_str().into());
+        }
+    }
+    format!("{line}\n")
 }
 
 /// Further lines of a message (a server's log, say) stay below the first.

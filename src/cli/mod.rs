@@ -43,6 +43,7 @@ use self::output::Output;
 use self::signals::Watch;
 use crate::obs::{self, LogFormat};
 use crate::ops::{Context, Error, ErrorKind};
+use crate::util::clock;
 
 /// The network needs little: pages, checksums and compression are the work of plain threads.
 const NETWORK_THREADS: usize = 2;
@@ -119,6 +120,15 @@ impl Verb {
         }
     }
 
+    /// What every line of its log says: whom it works for, if that is one object alone.
+    fn marks(&self) -> obs::Marks {
+        match self {
+            #[cfg(feature = "operator")]
+            Self::Runner => crate::runner::marks(),
+            _ => obs::Marks::new(),
+        }
+    }
+
     async fn run(self, context: &Context) -> Result<Output, Error> {
         match self {
             Self::Backup(args) => backup::run(*args, context).await,
@@ -166,19 +176,38 @@ fn command_line(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, cl
 
 fn execute(cli: Cli) -> ExitCode {
     let quiet = cli.quiet || !cli.verb.is_long();
+    let last_words = LastWords { format: cli.log_format, marks: cli.verb.marks() };
     let console = match Console::start(Style::detect(quiet)) {
         Ok(console) => console,
-        Err(error) => return fail(&Error::new(ErrorKind::Failed, "cannot start a thread").caused_by(error)),
+        Err(error) => return last_words.say(&Error::new(ErrorKind::Failed, "cannot start a thread").caused_by(error)),
     };
-    let outcome = watched(cli, &console);
+    let outcome = watched(cli, &last_words.marks, &console);
     console.close();
-    outcome.and_then(show).map_or_else(|error| fail(&error), |()| ExitCode::SUCCESS)
+    outcome.and_then(show).map_or_else(|error| last_words.say(&error), |()| ExitCode::SUCCESS)
+}
+
+/// How a failure is told at the end: for people, or as a line of the log for whoever reads that.
+struct LastWords {
+    format: LogFormat,
+    marks: obs::Marks,
+}
+
+impl LastWords {
+    fn say(&self, error: &Error) -> ExitCode {
+        match self.format {
+            LogFormat::Text => fail(error),
+            LogFormat::Json => {
+                complain(&exit::describe_json(error, &self.marks, clock::now()));
+                ExitCode::from(error.kind.exit_code())
+            }
+        }
+    }
 }
 
 /// Runs the verb with its log, its signals and its network threads.
-fn watched(cli: Cli, console: &Console) -> Result<Output, Error> {
+fn watched(cli: Cli, marks: &obs::Marks, console: &Console) -> Result<Output, Error> {
     let filter = std::env::var_os(obs::FILTER_VARIABLE).map(|filter| filter.to_string_lossy().into_owned());
-    obs::init(cli.log_format, filter.as_deref(), console.clone())
+    obs::init(cli.log_format, filter.as_deref(), marks, console.clone())
         .map_err(|error| Error::new(ErrorKind::Usage, error.to_string()))?;
     let failed = |error| Error::new(ErrorKind::Failed, "cannot set up signals and threads").caused_by(error);
     let context = Context::new(CancellationToken::new(), Arc::new(console.clone()));

@@ -66,6 +66,7 @@ impl Identity {
     pub(crate) fn request(&self, kind: &str, work: Work) -> RunnerRequest {
         RunnerRequest {
             version: VERSION,
+            object: format!("{}/{}", self.namespace, self.owner.name),
             namespace: self.namespace.clone(),
             report: self.run.clone(),
             key: report_key(kind, self.attempt),
@@ -90,7 +91,7 @@ pub(crate) fn pod(
     let container = Container {
         name: RUNNER_CONTAINER.to_owned(),
         image: Some(who.image.clone()),
-        args: Some(["runner", "--log-format", "json"].map(str::to_owned).to_vec()),
+        args: Some(["runner", "--quiet", "--log-format", "json"].map(str::to_owned).to_vec()),
         env: Some(environment),
         resources: Some(resources(runner)),
         security_context: Some(SecurityContext {

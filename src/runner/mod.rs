@@ -16,9 +16,8 @@ mod work;
 
 use std::sync::Arc;
 
-use tracing::Instrument as _;
-
 use crate::api::runner::{REQUEST_VARIABLE, RunnerRequest, RunnerState, VERSION};
+use crate::obs::Marks;
 use crate::ops::{Context, Error, ErrorKind};
 
 use progress::Meter;
@@ -30,9 +29,7 @@ pub async fn run(context: &Context) -> Result<(), Error> {
     let meter = Arc::new(Meter::new(Arc::clone(&context.progress)));
     let reporter = Reporter::start(&request, Arc::clone(&meter)).await?;
     let context = Context::new(context.cancel.clone(), meter);
-    let object = format!("{}/{}", request.namespace, request.report);
-    let span = tracing::info_span!("runner", %object, work = %request.key);
-    let outcome = work::run(&context, request.work).instrument(span).await;
+    let outcome = work::run(&context, request.work).await;
     let (state, outcome) = match outcome {
         Ok(state) => (state, Ok(())),
         Err(error) => (failed(&error), Err(error)),
@@ -42,6 +39,16 @@ pub async fn run(context: &Context) -> Result<(), Error> {
         (_, Err(error)) | (Err(error), Ok(())) => Err(error),
         (Ok(()), Ok(())) => Ok(()),
     }
+}
+
+/// What every line of this process' log says: the object that it works for, and the work.
+pub fn marks() -> Marks {
+    let request = read_request(std::env::var(REQUEST_VARIABLE).ok().as_deref());
+    request.map(|request| marks_of(&request)).unwrap_or_default()
+}
+
+fn marks_of(request: &RunnerRequest) -> Marks {
+    vec![("object", request.object.clone()), ("run", request.report.clone()), ("work", request.key.clone())]
 }
 
 fn read_request(text: Option<&str>) -> Result<RunnerRequest, Error> {
@@ -111,8 +118,7 @@ mod tests {
 
     #[test]
     fn a_request_of_another_version_is_refused() {
-        let text =
-            r#"{"version": 2, "namespace": "n", "report": "r", "key": "look-1", "work": {"look": {"dataDir": "/d"}}}"#;
+        let text = r#"{"version": 2, "object": "n/o", "namespace": "n", "report": "r", "key": "look-1", "work": {"look": {"dataDir": "/d"}}}"#;
         let error = read_request(Some(text)).unwrap_err();
         assert_eq!(error.kind, ErrorKind::Usage);
         assert!(error.message.contains("version 2"), "{error}");

@@ -82,6 +82,7 @@ fn end(now: Timestamp, left: u64, rate: u64) -> Option<Timestamp> {
 
 impl Progress for Meter {
     fn step(&self, name: &str) {
+        tracing::info!(step = name, "a step begins");
         name.clone_into(&mut self.step.lock().unwrap_or_else(PoisonError::into_inner));
         self.done.store(0, Ordering::Relaxed);
         self.total.store(0, Ordering::Relaxed);
@@ -103,8 +104,9 @@ impl Progress for Meter {
         self.inner.redo_lag(bytes);
     }
 
+    /// To the log: what stands between its lines is not for machines.
     fn message(&self, text: &str) {
-        self.inner.message(text);
+        tracing::info!("{text}");
     }
 }
 
