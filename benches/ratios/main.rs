@@ -11,7 +11,7 @@
 //! Each time is the best of some rounds in which both sides take turns, so that a noisy moment hits neither alone. Both
 //! sides begin with what they read on disk, not in the page cache, and end with what they wrote on disk: a run of
 //! anything but Stillframe is followed by a sync of it. Transactions are counted over the whole of a backup, in turns
-//! with times without one, and summed over the rounds.
+//! with moments for which it is stopped, and summed over the rounds.
 //!
 //! `STILLFRAME_BENCH_GB` (2), `STILLFRAME_BENCH_TABLES` (20000), `STILLFRAME_BENCH_REDO_MB` (256) and
 //! `STILLFRAME_BENCH_ROUNDS` (3) change the size. `STILLFRAME_BENCH_DATA` names a folder that keeps the databases for
@@ -36,6 +36,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use serde_json::Value;
 
 use data::{Data, settle};
@@ -228,7 +229,8 @@ impl Bench {
         self.table.push(Row::times(&name, own.0, "one large table, same bytes", same_bytes, None).bytes(bytes));
     }
 
-    /// Transactions a second alone, and while backups run: polite ones, and such as take what they can get.
+    /// Transactions a second while backups run, polite ones and such as take what they can get, and in the moments in
+    /// between for which the backup is stopped: so that both sides see the same machine, whatever else it does.
     async fn oltp(&mut self, server: &Server) {
         let options = Options {
             pause: Duration::ZERO,
@@ -242,21 +244,59 @@ impl Bench {
         let workload = Workload::create(server, &options).await;
         let running = workload.start(4).await;
         running.wait_for(500).await;
-        let (mut alone, mut polite, mut plain) = (Rate::default(), Rate::default(), Rate::default());
+        let (mut polite, mut plain) = (Turns::default(), Turns::default());
         for _ in 0..self.rounds {
-            alone.count(&running, tokio::time::sleep(Duration::from_secs(10))).await;
-            polite.count(&running, self.backup_with(server, &["--polite"], false)).await;
-            alone.count(&running, tokio::time::sleep(Duration::from_secs(10))).await;
-            plain.count(&running, self.backup_with(server, &[], false)).await;
-            say(&format!("alone {alone}, during a polite backup {polite}, during a plain one {plain}"));
+            self.backup_in_turns(server, &running, &["--polite"], &mut polite).await;
+            self.backup_in_turns(server, &running, &[], &mut plain).await;
+            say(&format!("during a polite backup {polite}, during a plain one {plain}"));
         }
         running.stop().await;
         data::clear_workload(server).await;
-        for (name, during, target) in [("polite ", &polite, Some(0.95)), ("", &plain, None)] {
+        for (name, turns, target) in [("polite ", &polite, Some(0.95)), ("", &plain, None)] {
+            let Turns { during, without } = turns;
             let seconds = during.time.as_secs_f64() / self.rounds as f64;
             let own = format!("transactions during a {name}backup of {seconds:.0} s");
-            self.table.push(Row::rates(&own, during.get(), "without one", alone.get(), target));
+            self.table.push(Row::rates(&own, during.get(), "without one", without.get(), target));
         }
+    }
+
+    /// One backup that is stopped for a moment again and again.
+    async fn backup_in_turns(&mut self, server: &Server, running: &Running, options: &[&str], turns: &mut Turns) {
+        const AT_WORK: Duration = Duration::from_secs(3);
+        const STOPPED: Duration = Duration::from_secs(1);
+        /// Until what was on its way to the disk is there.
+        const SETTLING: Duration = Duration::from_millis(300);
+        let cli = Cli::backup(server, &self.store()).await.args(["--name", "bench"]).args(options);
+        let mut backup = cli.args(["--spool-dir"]).arg(&self.place).args(["-o", "json"]).spawn();
+        while backup.is_running() {
+            let began = Instant::now();
+            let work = async {
+                while backup.is_running() && began.elapsed() < AT_WORK {
+                    self.peak = self.peak.max(backup.peak_memory().unwrap_or(0));
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            };
+            turns.during.count(running, work).await;
+            backup.signal(Signal::STOP);
+            tokio::time::sleep(SETTLING).await;
+            turns.without.count(running, tokio::time::sleep(STOPPED)).await;
+            backup.signal(Signal::CONT);
+        }
+        backup.wait().await.assert_success();
+        clear(&self.place.join("store"));
+    }
+}
+
+/// With a backup at work, and without.
+#[derive(Debug, Default)]
+struct Turns {
+    during: Rate,
+    without: Rate,
+}
+
+impl std::fmt::Display for Turns {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} against {}", self.during, self.without)
     }
 }
 

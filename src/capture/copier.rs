@@ -96,7 +96,7 @@ pub fn copy_spaces(
     };
     let probe = options.polite.as_ref().map(|polite| (polite, DiskProbe::open(polite)));
     let (probe, polite) = match probe {
-        Some((polite, probe)) => (Some(probe.map_err(CaptureError::io("open", &polite.redo_dir))?), Some(polite)),
+        Some((polite, probe)) => (Some(probe.map_err(CaptureError::io("open", &polite.data_file))?), Some(polite)),
         None => (None, None),
     };
     let over = CancellationToken::new();

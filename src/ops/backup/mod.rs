@@ -118,7 +118,7 @@ async fn copy_instance(
         throttle: Arc::clone(&throttle),
         keyring: source.keyring.clone(),
         copy_unverified: options.encrypted_pages == EncryptedPages::CopyUnverified,
-        polite: options.polite.then(|| politeness(source, activity)),
+        polite: options.polite.then(|| politeness(source, &redo, activity)),
     };
     let pages = {
         let (plan, writer, progress) = (Arc::clone(&plan), attempt.writer(), Arc::clone(&ctx.progress));
@@ -155,11 +155,11 @@ async fn copy_instance(
 }
 
 /// What a polite copy listens to.
-fn politeness(source: &Source, activity: Arc<Activity>) -> Politeness {
+fn politeness(source: &Source, redo: &RedoCapture, activity: Arc<Activity>) -> Politeness {
     let layout = &source.layout;
     let data_file =
         layout.system_files.first().map_or_else(|| layout.datadir.join("mysql.ibd"), |file| file.path.clone());
-    Politeness { redo_dir: layout.redo_dir.clone(), data_file, activity, least_pace: LEAST_PACE }
+    Politeness { data_file, redo_end: redo.position(), activity, least_pace: LEAST_PACE }
 }
 
 async fn unless_cancelled<T>(ctx: &Context, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {

@@ -115,6 +115,12 @@ impl RedoCapture {
         Ok(Self { follower, finishing, uploader, upload_failure, watch, stop })
     }
 
+    /// Where the capture is, whenever that is asked.
+    pub fn position(&self) -> Arc<dyn Fn() -> u64 + Send + Sync> {
+        let follower = Arc::clone(&self.follower);
+        Arc::new(move || follower.position().get())
+    }
+
     /// Captures nothing more until the end is known: before the server is asked for it.
     pub fn hold(&self) {
         self.follower.hold();
