@@ -29,7 +29,14 @@ const BEYOND: f64 = 128.0;
 impl Bench {
     /// Recovery of `redo` bytes and more.
     pub async fn native(&mut self, server: &Server, redo: u64) {
-        let options = Options { pause: Duration::ZERO, slow_writers: 0, plain: false, ..Options::default() };
+        let options = Options {
+            pause: Duration::ZERO,
+            slow_writers: 0,
+            plain: false,
+            // Each restore puts the files to where they were: into the way of the next.
+            external: false,
+            ..Options::default()
+        };
         let workload = Workload::create(server, &options).await;
         fill(&server.opts().into(), "sf.copied", COPIED, 1).await;
         let running = workload.start(2).await;
