@@ -32,8 +32,10 @@ use crate::innodb::redo::block::{BLOCK_LEN, BlockRead, cut_block, decode_block};
 use crate::innodb::redo::file::encryption_info;
 use crate::innodb::space::TablespaceKey;
 
-/// Bytes of one read.
+/// Bytes of one read at most.
 const READ_BYTES: usize = 1 << 20;
+/// Bytes of one read at least.
+const LEAST_READ_BYTES: usize = 64 << 10;
 /// Bytes after which a segment is closed.
 const SEGMENT_BYTES: u64 = 8 << 20;
 /// Wait between reads when there is nothing new.
@@ -216,6 +218,7 @@ struct Follow {
     at: Lsn,
     open: Option<OpenSegment>,
     torn_since: Option<Instant>,
+    read_bytes: usize,
 }
 
 struct OpenSegment {
@@ -252,6 +255,7 @@ impl Follow {
             file,
             open: None,
             torn_since: None,
+            read_bytes: LEAST_READ_BYTES,
         };
         follow.load_key()?;
         Ok(follow)
@@ -296,20 +300,23 @@ impl Follow {
             return self.next_file();
         }
         let room = usize::try_from(self.file.end_lsn()?.saturating_since(self.at)).unwrap_or(usize::MAX);
-        let wanted = buffer.len().min(room);
+        let wanted = self.read_bytes.min(buffer.len()).min(room);
         let target = buffer.get_mut(..wanted).unwrap_or_default();
         let count = self.file.read_blocks(self.at, target)?;
         // Whether these bytes are this file's can only be said after they were read: it may have been recycled.
         self.check_header()?;
-        let mut moved = false;
+        let mut taken = 0;
         for raw in target.get_mut(..count).unwrap_or_default().chunks_exact_mut(BLOCK_LEN) {
             match self.take_block(raw)? {
-                Progress::Moved => moved = true,
+                Progress::Moved => taken += BLOCK_LEN,
                 Progress::Waiting => break,
                 Progress::Done(end) => return Ok(Progress::Done(end)),
             }
         }
-        Ok(if moved { Progress::Moved } else { Progress::Waiting })
+        // Twice of what was new: a server that writes much is read in large pieces, one that writes little costs little.
+        self.read_bytes = (taken * 2).clamp(LEAST_READ_BYTES, READ_BYTES);
+        // All of it new: there is more. Else the end was seen, and the server gets time to write what is worth a read.
+        Ok(if taken > 0 && taken == wanted { Progress::Moved } else { Progress::Waiting })
     }
 
     fn take_block(&mut self, raw: &mut [u8]) -> Result<Progress, CaptureError> {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   ├── copy, 0.8 s ──┤ hold ├ 0.24 s ┤── copy ──┤ hold ├ … ┤      three turns each, then:
-//!     redo written: a          b                                   a < 95 % of b, per second?     pace x 3/4 or 1/2
+//!     redo written: a          b                                   a < 98 % of b, per second?     pace x 3/4 or 1/2
 //!     reads of a block: c      d                                   c > d by half?                 the same
 //!                                                                  neither                        pace x 5/4
 //!   server at rest (no redo, no reads)     no pace at all
@@ -42,8 +42,9 @@ const HELD_TURN: Duration = Duration::from_millis(240);
 const SILENCE: Duration = Duration::from_millis(60);
 /// Turns of each kind before anything is concluded.
 const TURNS: u32 = 3;
-/// Redo that is written in this share at least, in percent, is as much as without the copy.
-const NOTHING_PERCENT: u64 = 95;
+/// Redo that is written in this share at least, in percent, is as much as without the copy. What the capture of the redo
+/// costs comes on top: it goes on in both kinds of turns.
+const NOTHING_PERCENT: u64 = 98;
 /// Below that the pace is halved.
 const MUCH_PERCENT: u64 = 80;
 /// A server that writes less in a turn without the copy is not measured by what it writes.
@@ -320,9 +321,9 @@ mod tests {
     fn the_more_is_lost_the_faster_it_backs_off() {
         let after =
             |redo| Governor::new(LEAST_PACE).judge(&seen(redo, FIRST_PACE, NOTHING), &seen(1_000_000, 0, NOTHING));
-        assert_eq!(after(900_000), FIRST_PACE / 4 * 3);
+        assert_eq!(after(950_000), FIRST_PACE / 4 * 3);
         assert_eq!(after(500_000), FIRST_PACE / 2);
-        assert!(after(960_000) > FIRST_PACE, "a difference that nobody notices");
+        assert!(after(985_000) > FIRST_PACE, "a difference that nobody notices");
     }
 
     #[test]
