@@ -50,8 +50,8 @@ pub(super) struct Args {
     /// Read so many bytes a second at most from the server's files: 50M
     #[arg(long, value_name = "BYTES/s", value_parser = rate)]
     throttle: Option<u64>,
-    /// Copy only as fast as a busy server does not notice: in the idle class, backing off while its disk answers
-    /// slower than without the copy; 8 MiB a second at least
+    /// Copy only as fast as a busy server does not notice: in the idle class, backing off while it gets less
+    /// done than in moments without the copy; 8 MiB a second at least
     #[arg(long)]
     polite: bool,
     /// When DDL is made to wait: full, for the whole copy; short, for a moment after it (not there yet)
