@@ -357,3 +357,47 @@ fn the_operators_reasons_are_not_the_engines() {
     let both: Vec<_> = engine.intersection(&operator).collect();
     assert!(both.is_empty(), "{both:?}");
 }
+
+/// The names in code that headings of the pages below `docs/runbooks/` begin with.
+fn runbook_headings(page: &Path) -> Vec<String> {
+    let text = std::fs::read_to_string(page).unwrap();
+    let headings = text.lines().filter(|line| line.starts_with("## ") || line.starts_with("### "));
+    // Text in code is every second piece; a field (`spec.pinned`) is no reason.
+    headings
+        .flat_map(|line| line.split('`').skip(1).step_by(2).map(str::to_owned))
+        .filter(|name| name.starts_with(|letter: char| letter.is_ascii_uppercase()))
+        .collect()
+}
+
+#[test]
+fn every_reason_of_the_operator_has_its_section_and_says_what_to_do() {
+    let page = root().join("docs/runbooks/operator.md");
+    let wanted: BTreeSet<String> = reasons::ALL.iter().map(|&reason| reason.to_owned()).collect();
+    let headings = runbook_headings(&page);
+    let found: BTreeSet<String> = headings.iter().cloned().collect();
+    assert_eq!(found.len(), headings.len(), "a reason has two sections");
+    assert_eq!(found, wanted, "docs/runbooks/operator.md and reasons::ALL differ");
+
+    let text = std::fs::read_to_string(&page).unwrap();
+    for section in text.split("\n## ").skip(1) {
+        let (heading, body) = section.split_once('\n').unwrap();
+        let acts = ["ook ", "othing is to be done", "et it to false"];
+        assert!(body.len() > 60 && acts.iter().any(|act| body.contains(act)), "{heading} says nothing to do");
+    }
+}
+
+#[test]
+fn no_runbook_names_a_reason_that_is_none() {
+    let types = ["Ready", "Succeeded", "Restorable", "Expired", "Recorded"];
+    let known: BTreeSet<&str> =
+        reasons::ALL.iter().copied().chain(ErrorKind::ALL.iter().map(|kind| kind.reason())).chain(types).collect();
+    let mut pages = 0;
+    for entry in std::fs::read_dir(root().join("docs/runbooks")).unwrap() {
+        let page = entry.unwrap().path();
+        for name in runbook_headings(&page) {
+            assert!(known.contains(name.as_str()), "{} has a section on {name}", page.display());
+        }
+        pages += 1;
+    }
+    assert!(pages > 10, "only {pages} pages");
+}
