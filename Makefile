@@ -6,33 +6,38 @@ FUZZ_SECONDS ?= 60
 export CARGO_TERM_COLOR ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test e2e lint bench soak fuzz setup
+.PHONY: help build demo demo-kubernetes test e2e lint bench soak fuzz setup
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## the binary, optimised: target/release/stillframe
 	$(CARGO) build --release --locked
 
 demo: ## the whole story with a real server, visibly: load, back up hot, verify, restore, replicate, compare
-	$(CARGO) test --locked --test demo
+	$(CARGO) test --locked --features e2e --test demo
+
+demo-kubernetes: setup ## the same on a real cluster: apply a backup, a schedule, a restore; see what a user sees; compare
+	e2e/run demo
 
 # The servers that tests need, found or installed into the user's cache folder.
 setup:
 	@for script in tests/setup/mysql.sh tests/setup/versitygw.sh; do echo "$$script: $$($$script)" || exit 1; done
 
-test: setup ## all tests, with what they need installed; at most 25 minutes on 2 cores
-	$(CARGO) test --locked --no-fail-fast
+# One set of features for tests, scenarios and lint: the program is compiled once for all of them.
+test: setup ## all tests, and the short set of the scenarios on a real cluster (see e2e); at most 35 minutes on 2 cores
+	$(CARGO) test --locked --no-fail-fast --features e2e
+	e2e/run core
 
 e2e: setup ## scenarios on a real cluster: $KUBECONFIG, or one of its own (root, Linux); E2E=core or a name for some of them
 	e2e/run $(E2E)
 
 lint: ## format, clippy with and without default features, documentation, layers
 	$(CARGO) fmt --check
-	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) clippy --locked --all-targets --features e2e -- -D warnings
 	$(CARGO) clippy --locked --all-targets --no-default-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
-	$(CARGO) test --locked --test layers
+	$(CARGO) test --locked --features e2e --test layers
 
 bench: ## ratios against CLONE, zstd and others on 2 GB of data (STILLFRAME_BENCH_GB), as a table
 	$(CARGO) bench --locked --bench ratios

@@ -104,8 +104,14 @@ impl Space {
             uid.replace('-', "_"),
         );
         let killer = super::fill(include_str!("../fixtures/killer.yaml"), &[("IMAGE", super::MYSQL_IMAGE)]);
-        self.cluster.apply("kube-system", &killer, "e2e", false).await?;
         let node_space = Self { cluster: self.cluster.clone(), name: "kube-system".to_owned() };
+        // One that an earlier run left may have been evicted since.
+        let left = node_space.find("Pod", "stillframe-e2e-killer").await?;
+        if left.is_some_and(|pod| text(&pod, "/status/phase") != "Running") {
+            node_space.pods().delete("stillframe-e2e-killer", &DeleteParams::default().grace_period(0)).await?;
+            node_space.gone("Pod", "stillframe-e2e-killer", Duration::from_secs(30)).await?;
+        }
+        self.cluster.apply("kube-system", &killer, "e2e", false).await?;
         node_space
             .wait("Pod", "stillframe-e2e-killer", "runs", Duration::from_mins(1), |pod| {
                 text(pod, "/status/phase") == "Running"

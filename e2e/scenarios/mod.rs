@@ -3,6 +3,7 @@
 pub mod core;
 
 mod deaths;
+mod demo;
 mod gitops;
 mod import;
 mod measure;

@@ -6,9 +6,9 @@ use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
 use super::core::plain_pods::loaded_server;
-use crate::harness::objects::{backup, storage, with};
+use crate::harness::objects::{backup, restore, storage, with};
 use crate::harness::space::{condition_of, text};
-use crate::harness::{Bucket, Space, say, scenario};
+use crate::harness::{Bucket, Mysql, Space, say, scenario};
 
 const SOON: Duration = Duration::from_secs(90);
 
@@ -71,7 +71,16 @@ async fn a_store_with_a_certificate_of_its_own() -> Result<()> {
             let why = why_not(&space, name).await?;
             ensure!(why.contains("certificate"), "{name} does not speak of the certificate: {why}");
         }
-        Ok(())
+
+        // Runners trust it, too: there and back.
+        let (mysql, load) = loaded_server(&space, "mysql").await?;
+        load.stop().await?;
+        space.apply_object(&backup("first", "right-ca", &mysql)).await?;
+        space.succeeded("MySQLBackup", "first").await?;
+        let target = json!({ "newClaim": { "name": "data-restored-0", "template": { "storage": "2Gi" } } });
+        space.apply_object(&restore("back", "first", &target)).await?;
+        space.succeeded("MySQLRestore", "back").await?;
+        Mysql::start(&space, "restored", 1, 200).await?.has_the_rows_of(0, &mysql, 0).await
     })
     .await
 }

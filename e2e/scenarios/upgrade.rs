@@ -1,12 +1,19 @@
-//! The operator is upgraded, uninstalled and installed again: objects and data stay, and what runs goes on.
+//! The operator is upgraded from a former chart, uninstalled and installed again: objects and data stay, and what runs
+//! goes on.
 
-use anyhow::{Result, ensure};
-use serde_json::json;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::{Value, json};
 
 use super::core::plain_pods::loaded_server;
 use crate::harness::objects::{backup, with};
 use crate::harness::space::text;
-use crate::harness::{Bucket, say, scenario};
+use crate::harness::{Bucket, Space, say, scenario};
+
+const CHART: &str = "helm/stillframe";
+const WAIT: [&str; 3] = ["--wait", "--timeout", "120s"];
 
 fn helm(arguments: &[&str]) -> Result<String> {
     let all: Vec<&str> = ["--namespace", "stillframe-system"].iter().chain(arguments).copied().collect();
@@ -15,9 +22,45 @@ fn helm(arguments: &[&str]) -> Result<String> {
     Ok(String::from_utf8(output.stdout)?)
 }
 
+/// The chart as its former revision may have been: an older version, whose definitions show a column less.
+fn former_chart(folder: &Path) -> Result<()> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(CHART);
+    let copied = Command::new("cp").arg("-r").arg(source).arg(folder).status()?;
+    ensure!(copied.success(), "the chart cannot be copied");
+    let chart = folder.join("stillframe");
+    let named = std::fs::read_to_string(chart.join("Chart.yaml"))?;
+    let older = named.replace("\nversion: 0.1.0", "\nversion: 0.0.9");
+    ensure!(older != named, "the chart's version has changed: change it here, too");
+    std::fs::write(chart.join("Chart.yaml"), older)?;
+    let file = chart.join("files/crds/mysqlbackups.yaml");
+    let mut definition: Value = serde_yaml::from_str(&std::fs::read_to_string(&file)?)?;
+    let columns = definition.pointer_mut("/spec/versions/0/additionalPrinterColumns").and_then(Value::as_array_mut);
+    columns.context("the definition has no columns")?.pop();
+    Ok(std::fs::write(&file, serde_yaml::to_string(&definition)?)?)
+}
+
+async fn columns(space: &Space) -> Result<usize> {
+    let definition = space.get("CustomResourceDefinition", "mysqlbackups.stillframe.dev").await?;
+    let columns = definition.pointer("/spec/versions/0/additionalPrinterColumns").and_then(Value::as_array);
+    Ok(columns.map(Vec::len).unwrap_or_default())
+}
+
+async fn operators(space: &Space) -> Result<i64> {
+    let system = Space { cluster: space.cluster.clone(), name: "stillframe-system".to_owned() };
+    let operator = system.get("Deployment", "stillframe").await?;
+    Ok(operator.pointer("/status/readyReplicas").and_then(Value::as_i64).unwrap_or_default())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn objects_and_data_outlive_the_operator() -> Result<()> {
     scenario("upgrade", |space| async move {
+        let folder = tempfile::tempdir()?;
+        former_chart(folder.path())?;
+        let former = folder.path().join("stillframe").to_string_lossy().into_owned();
+        let now = columns(&space).await?;
+        helm(&[&["upgrade", "stillframe", &former, "--reuse-values", "--set", "replicas=1"], &WAIT[..]].concat())?;
+        ensure!(columns(&space).await? == now - 1, "the former chart's definitions are not there");
+
         let (bucket, (mysql, _load)) = tokio::try_join!(Bucket::start(&space, "s3"), loaded_server(&space, "mysql"))?;
         space.ready_storage("bucket", &bucket, "shop").await?;
         space.apply_object(&backup("before", "bucket", &mysql)).await?;
@@ -26,43 +69,39 @@ async fn objects_and_data_outlive_the_operator() -> Result<()> {
         let slow = json!({ "spec": { "throttle": { "maxBytesPerSecond": 2_000_000 } } });
         space.apply_object(&with(backup("meanwhile", "bucket", &mysql), &slow)).await?;
         let runner = space.copying("meanwhile").await?;
-        let values = helm(&["get", "values", "stillframe", "-o", "json"])?;
-        helm(&[
+        let changes = [
             "upgrade",
             "stillframe",
-            "helm/stillframe",
+            CHART,
             "--reuse-values",
+            "--set",
+            "replicas=2",
             "--set-string",
             "podAnnotations.upgraded=yes",
-            "--wait",
-            "--timeout",
-            "120s",
-        ])?;
+        ];
+        helm(&[&changes, &WAIT[..]].concat())?;
+        ensure!(columns(&space).await? == now, "the upgrade left the former definitions");
+        ensure!(operators(&space).await? == 2, "the upgrade left the former number of operators");
         let done = space.succeeded("MySQLBackup", "meanwhile").await?;
         ensure!(text(&done, "/status/runner/podName") == runner, "the upgrade started another runner: {done}");
-        say("a backup went on through an upgrade");
+        say("a backup went on through an upgrade, which brought the new definitions and values");
 
+        let values = helm(&["get", "values", "stillframe", "-o", "json"])?;
+        let held = bucket.objects("shop").await?;
         helm(&["uninstall", "stillframe", "--wait"])?;
         let kept = space.get("MySQLBackup", "before").await?;
         ensure!(text(&kept, "/metadata/uid") == text(&before, "/metadata/uid"), "uninstalling took a backup object");
-        let file = std::env::temp_dir().join(format!("stillframe-e2e-values-{}.json", std::process::id()));
+        ensure!(kept.pointer("/metadata/deletionTimestamp").is_none(), "uninstalling deletes a backup object: {kept}");
+        ensure!(bucket.objects("shop").await? == held, "uninstalling changed what is in the bucket");
+        let file = folder.path().join("values.json");
         std::fs::write(&file, values)?;
-        let installed = helm(&[
-            "install",
-            "stillframe",
-            "helm/stillframe",
-            "--values",
-            &file.to_string_lossy(),
-            "--wait",
-            "--timeout",
-            "120s",
-        ]);
-        std::fs::remove_file(&file)?;
-        installed?;
+        let file = file.to_string_lossy();
+        helm(&[&["install", "stillframe", CHART, "--values", &file], &WAIT[..]].concat())?;
         space.apply_object(&backup("after", "bucket", &mysql)).await?;
         space.succeeded("MySQLBackup", "after").await?;
         let status = space.get("MySQLBackup", "before").await?;
         ensure!(status.get("status") == kept.get("status"), "a finished backup changed: {status}");
+        say("uninstalled: objects and data stay; installed again: it goes on");
         Ok(())
     })
     .await
