@@ -179,6 +179,9 @@ pub struct RunnerStatus {
     /// The node it runs on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node_name: Option<String>,
+    /// The ephemeral container that does the work, where the pod is the database's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container_name: Option<String>,
     /// The number of the try, from 1.
     pub attempt: i32,
 }

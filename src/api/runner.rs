@@ -3,6 +3,7 @@
 //! ```text
 //!   operator ── RunnerRequest, JSON in an environment variable of the pod ──► runner
 //!   operator ◄── RunnerReport, JSON in the one ConfigMap the runner may write ── runner
+//!   operator ◄── the same as ReportLine in its log, the last one as termination message ── runner inside of a database's pod
 //! ```
 //!
 //! A request carries no secret: it names files into which Secrets are mounted, and the store's credentials are
@@ -36,8 +37,34 @@ pub struct RunnerRequest {
     pub report: String,
     /// The key of the report in it: each runner has one of its own, so that a late report is not taken for another's.
     pub key: String,
+    /// How the report gets to the operator.
+    #[serde(default)]
+    pub report_by: ReportBy,
+    /// Files that are made of variables before the work begins, where Secrets cannot be mounted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<FileOfVariable>,
     /// The work.
     pub work: Work,
+}
+
+/// How a report gets to the operator.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ReportBy {
+    /// Written into the ConfigMap.
+    #[default]
+    ConfigMap,
+    /// Printed, and the last one left for the kubelet as well: for a runner that has no authority of its own.
+    Output,
+}
+
+/// A file that is made of a variable.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileOfVariable {
+    /// The variable.
+    pub variable: String,
+    /// The file.
+    pub path: String,
 }
 
 /// The kinds of work.
@@ -194,6 +221,14 @@ pub struct RunnerReport {
     /// How far it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub progress: Option<Progress>,
+}
+
+/// A report as a line of the runner's output.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ReportLine {
+    /// The report.
+    pub stillframe_report: RunnerReport,
 }
 
 /// How a runner stands.

@@ -66,7 +66,8 @@ pub struct BackupSource {
     #[serde(default)]
     pub allow_untested_server: bool,
     /// Lets an ephemeral container in the database's own pod do the work where no second pod can mount its volume
-    /// (ReadWriteOncePod, emptyDir). Such a container cannot be removed before the pod is, and shares its resources.
+    /// (ReadWriteOncePod, emptyDir). Such a container cannot be removed before the pod is, shares the pod's memory, and
+    /// gets Secrets as variables. It needs a storage with credentials, and the chart's allowEphemeralContainers.
     #[serde(default)]
     pub allow_ephemeral_container: bool,
 }

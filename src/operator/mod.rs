@@ -16,6 +16,7 @@ pub(crate) mod backup_storage;
 pub(crate) mod cron;
 mod drive;
 pub(crate) mod error;
+pub(crate) mod inside;
 mod leader;
 pub(crate) mod names;
 pub(crate) mod pods;

@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{
 };
 
 use crate::api::conditions::reasons;
+use crate::operator::inside::{Inside, read_inside};
 
 /// The name of the container that does the work in a runner's pod.
 pub(crate) const RUNNER_CONTAINER: &str = "runner";
@@ -17,6 +18,8 @@ pub(crate) const RUNNER_CONTAINER: &str = "runner";
 pub(crate) struct DatabasePod {
     /// Its name.
     pub(crate) name: String,
+    /// Its uid: a pod of the same name may come after it.
+    pub(crate) object_uid: Option<String>,
     /// Its address.
     pub(crate) ip: String,
     /// Its node.
@@ -25,6 +28,8 @@ pub(crate) struct DatabasePod {
     pub(crate) volumes: Vec<Volume>,
     /// Those places, read-only.
     pub(crate) mounts: Vec<VolumeMount>,
+    /// Its volumes as a container of the pod itself has them, where no second pod can.
+    pub(crate) inside: Option<Inside>,
     /// What it tolerates, and so must the runner.
     pub(crate) tolerations: Vec<Toleration>,
     /// Who owns the files, if the pod says so.
@@ -55,18 +60,39 @@ pub(crate) fn is_ready(pod: &Pod) -> bool {
         && conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
-/// Reads a database's pod. `claims` are the namespace's, by name.
+/// Reads a database's pod for a second one beside it. `claims` are the namespace's, by name.
 pub(crate) fn read_database_pod(
     pod: &Pod,
     container: Option<&str>,
     data_dir: &str,
     claims: &BTreeMap<String, PersistentVolumeClaim>,
 ) -> Result<DatabasePod, PodRefusal> {
+    read_pod(pod, container, data_dir, |name, spec, container| {
+        let (volumes, mounts) = shared_volumes(name, spec, container, data_dir, claims)?;
+        Ok((volumes, mounts, None))
+    })
+}
+
+/// Reads a database's pod for a container that is put into it.
+pub(crate) fn read_own_pod(pod: &Pod, container: Option<&str>, data_dir: &str) -> Result<DatabasePod, PodRefusal> {
+    read_pod(pod, container, data_dir, |name, spec, container| {
+        Ok((vec![], vec![], Some(read_inside(name, spec, container, data_dir)?)))
+    })
+}
+
+type Volumes = (Vec<Volume>, Vec<VolumeMount>, Option<Inside>);
+
+fn read_pod(
+    pod: &Pod,
+    container: Option<&str>,
+    data_dir: &str,
+    volumes: impl FnOnce(&str, &PodSpec, &Container) -> Result<Volumes, PodRefusal>,
+) -> Result<DatabasePod, PodRefusal> {
     let name = pod.metadata.name.clone().unwrap_or_default();
     let no_source = |message: String| PodRefusal { reason: reasons::NO_SOURCE_POD, message };
     let spec = pod.spec.as_ref().ok_or_else(|| no_source(format!("pod {name} has no spec")))?;
     let container = find_container(spec, container, data_dir).map_err(|why| no_source(format!("pod {name} {why}")))?;
-    let (volumes, mounts) = shared_volumes(&name, spec, container, data_dir, claims)?;
+    let (volumes, mounts, inside) = volumes(&name, spec, container)?;
     let node = spec.node_name.clone().ok_or_else(|| no_source(format!("pod {name} is on no node")))?;
     let ip = pod.status.as_ref().and_then(|status| status.pod_ip.clone());
     let ip = ip.ok_or_else(|| no_source(format!("pod {name} has no address")))?;
@@ -78,10 +104,12 @@ pub(crate) fn read_database_pod(
     groups.dedup();
     Ok(DatabasePod {
         name,
+        object_uid: pod.metadata.uid.clone(),
         ip,
         node,
         volumes,
         mounts,
+        inside,
         tolerations: spec.tolerations.clone().unwrap_or_default(),
         uid: of_container.run_as_user.or(of_pod.run_as_user).filter(|&uid| uid > 0),
         gid: of_container.run_as_group.or(of_pod.run_as_group).filter(|&gid| gid > 0),
@@ -108,7 +136,7 @@ fn find_container<'a>(spec: &'a PodSpec, name: Option<&str>, data_dir: &str) -> 
 }
 
 /// The mount that holds a path: the one with the longest matching place.
-fn covering_mount<'a>(container: &'a Container, path: &str) -> Option<&'a VolumeMount> {
+pub(super) fn covering_mount<'a>(container: &'a Container, path: &str) -> Option<&'a VolumeMount> {
     let covers = |mount: &&VolumeMount| {
         let place = mount.mount_path.trim_end_matches('/');
         path == place || path.strip_prefix(place).is_some_and(|rest| rest.starts_with('/'))
@@ -270,7 +298,8 @@ pub(crate) fn read_runner_pod(pod: &Pod) -> PodState {
     }
 }
 
-fn ended(container: &ContainerStatus) -> Option<PodState> {
+/// How a container ended, if it did.
+pub(super) fn ended(container: &ContainerStatus) -> Option<PodState> {
     let ended = container.state.as_ref()?.terminated.as_ref()?;
     if ended.reason.as_deref() == Some("OOMKilled") {
         let message = "the runner was killed for using more memory than its limit: raise spec.runner.resources.limits";
@@ -283,7 +312,11 @@ fn ended(container: &ContainerStatus) -> Option<PodState> {
     Some(PodState::Exited { code: ended.exit_code })
 }
 
-fn waiting(conditions: &[k8s_openapi::api::core::v1::PodCondition], container: Option<&ContainerStatus>) -> PodState {
+/// Why a pod or one of its containers does not run yet.
+pub(super) fn waiting(
+    conditions: &[k8s_openapi::api::core::v1::PodCondition],
+    container: Option<&ContainerStatus>,
+) -> PodState {
     let scheduled = conditions.iter().find(|condition| condition.type_ == "PodScheduled");
     if let Some(condition) = scheduled.filter(|condition| condition.status == "False") {
         let message = condition.message.clone().unwrap_or_default();

@@ -18,7 +18,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
 use crate::api::common::{RunnerSpec, SecretKeyRef};
-use crate::api::runner::{REQUEST_VARIABLE, RunnerRequest, VERSION, Work};
+use crate::api::runner::{REQUEST_VARIABLE, ReportBy, RunnerRequest, VERSION, Work};
 use crate::operator::names::{MANAGED_BY, RUNNER_ACCOUNT, labels, pod_name, report_key};
 use crate::operator::pods::RUNNER_CONTAINER;
 
@@ -70,6 +70,8 @@ impl Identity {
             namespace: self.namespace.clone(),
             report: self.run.clone(),
             key: report_key(kind, self.attempt),
+            report_by: ReportBy::ConfigMap,
+            files: vec![],
             work,
         }
     }
@@ -169,7 +171,12 @@ fn resources(runner: &RunnerSpec) -> ResourceRequirements {
 
 /// Where a file of a Secret is in a runner's pod.
 pub(crate) fn secret_path(file: &str) -> String {
-    format!("{SECRETS_DIR}/{file}")
+    file_in(SECRETS_DIR, file)
+}
+
+/// A file in a directory.
+pub(crate) fn file_in(directory: &str, file: &str) -> String {
+    format!("{directory}/{file}")
 }
 
 /// The name of the file with an encryption key.

@@ -197,6 +197,11 @@ impl StorePlan {
 
     /// The variables of a runner's container. The certificate of the authority must be mounted at [`CA_DIR`].
     pub(crate) fn environment(&self) -> Vec<EnvVar> {
+        self.environment_with(&format!("{CA_DIR}/ca.crt"))
+    }
+
+    /// The same with the certificate of the authority elsewhere.
+    pub(crate) fn environment_with(&self, ca_file: &str) -> Vec<EnvVar> {
         let plain = self.plain.iter().map(|(name, value)| EnvVar {
             name: (*name).to_owned(),
             value: Some(value.clone()),
@@ -216,7 +221,7 @@ impl StorePlan {
         });
         let ca = self.ca.iter().map(|_| EnvVar {
             name: CA_VARIABLE.to_owned(),
-            value: Some(format!("{CA_DIR}/ca.crt")),
+            value: Some(ca_file.to_owned()),
             ..EnvVar::default()
         });
         plain.chain(secret).chain(ca).collect()

@@ -94,6 +94,14 @@ impl Access {
         }
     }
 
+    /// Makes a run at work give up. `false`: its backup is complete.
+    pub(crate) async fn call_off(&self, id: &BackupId) -> Result<bool, StoreError> {
+        match self.ask(Question::CallOff { id: id.clone() }).await? {
+            Answer::CalledOff { in_time } => Ok(in_time),
+            other => Err(mistaken(&other)),
+        }
+    }
+
     /// What is said of a backup.
     pub(crate) async fn read_marks(&self, id: &BackupId) -> Result<Marks, StoreError> {
         match self.ask(Question::ReadMarks { id: id.clone() }).await? {

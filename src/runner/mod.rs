@@ -8,7 +8,9 @@
 //!
 //! Owns the translation between the API's documents and the engine's options. Decides nothing, and says nothing to
 //! Kubernetes but its report: that is all that its role allows. A report that cannot be written does not end a backup.
+//! Inside of a database's pod it has no role at all: it prints its reports, and its Secrets are variables.
 
+mod files;
 mod progress;
 mod report;
 mod restore;
@@ -26,6 +28,7 @@ use report::Reporter;
 /// Does what the environment asks for. Fails as the work does; the report says so too.
 pub async fn run(context: &Context) -> Result<(), Error> {
     let request = read_request(std::env::var(REQUEST_VARIABLE).ok().as_deref())?;
+    files::make(&request.files)?;
     let meter = Arc::new(Meter::new(Arc::clone(&context.progress)));
     let reporter = Reporter::start(&request, Arc::clone(&meter)).await?;
     let context = Context::new(context.cancel.clone(), meter);

@@ -50,6 +50,11 @@ pub enum Question {
         /// Which.
         id: BackupId,
     },
+    /// A run at work is to give up.
+    CallOff {
+        /// Which.
+        id: BackupId,
+    },
     /// What is said of a backup.
     ReadMarks {
         /// Which.
@@ -80,6 +85,11 @@ pub enum Answer {
     Deleted {
         /// True if it does.
         retained: bool,
+    },
+    /// To `CallOff`: it was not complete yet.
+    CalledOff {
+        /// True if it was not.
+        in_time: bool,
     },
     /// To `ReadMarks`, and to `SwapMarks`: what they are then.
     Marks(Marks),
@@ -212,6 +222,7 @@ impl Repository {
             Question::Manifest { id } => Answer::Manifest(text(self.read_manifest(&id).await?)),
             Question::State { id } => Answer::State(self.state(&id).await?.map(StateSeen::from)),
             Question::Delete { id } => Answer::Deleted { retained: self.delete(&id).await? == Removal::Retained },
+            Question::CallOff { id } => Answer::CalledOff { in_time: self.call_off(&id).await? },
             Question::ReadMarks { id } => Answer::Marks(self.read_marks(&id).await?),
             Question::SwapMarks { id, before, after } => {
                 let swap = |now: &Marks| if *now == before { after.clone() } else { now.clone() };

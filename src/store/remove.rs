@@ -59,6 +59,12 @@ impl Repository {
         }
     }
 
+    /// Takes the id away from a run at work that cannot be stopped otherwise: it sees that within seconds, gives up and
+    /// can never commit. `false`: the backup is complete, and stays.
+    pub async fn call_off(&self, id: &BackupId) -> Result<bool, StoreError> {
+        Ok(self.bury(id, "called off", &self.client.first()).await? == Head::Tombstone)
+    }
+
     /// What is at the manifest's key: nothing, a readable head, or why it is not readable.
     async fn head(&self, id: &BackupId) -> Result<Option<Result<Head, String>>, StoreError> {
         match self.client.get(&self.layout.manifest(id), &self.client.first()).await {

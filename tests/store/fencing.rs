@@ -196,3 +196,33 @@ async fn a_commit_that_arrives_after_its_run_gave_up_is_refused() {
     let whole = backup(&direct, &id_at("next", 1), None).await;
     assert_eq!(whole.as_str().len(), 16);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_is_called_off_sees_it_and_can_never_commit() {
+    let server = S3Server::start();
+    let cloud = open(&server.url("p"), quick(StoreSettings::new(server.environment()))).await;
+    cloud.probe().await.unwrap();
+    let (files, _folder) = directory().await;
+    for repository in [cloud, files] {
+        let id = id_at("unwanted", 0);
+        let run = begin(&repository, &id).await;
+        write(run.sink(), "pack", pattern(1 << 20)).await.unwrap();
+        assert!(matches!(repository.delete(&id).await, Err(StoreError::Protected { .. })), "it is at work");
+        assert!(repository.call_off(&id).await.unwrap());
+        assert!(repository.call_off(&id).await.unwrap(), "again is as good");
+        let lost = tokio::time::timeout(EXPIRED, run.lease_lost()).await.unwrap();
+        assert!(matches!(lost, StoreError::Claimed { .. }), "{lost:?}");
+        let committed = run.commit(&manifest(&id, run.attempt(), None)).await;
+        assert!(matches!(committed, Err(StoreError::Claimed { .. })), "{committed:?}");
+        run.abandon().await;
+        assert_eq!(repository.delete(&id).await.unwrap(), Removal::Removed);
+        assert_eq!(repository.state(&id).await.unwrap(), Some(BackupState::Deleted { remains: false }));
+
+        let id = id_at("wanted", 1);
+        let run = begin(&repository, &id).await;
+        run.commit(&manifest(&id, run.attempt(), None)).await.unwrap();
+        assert!(!repository.call_off(&id).await.unwrap(), "too late: it is complete, and stays");
+        assert!(matches!(repository.state(&id).await.unwrap(), Some(BackupState::Complete { .. })));
+        run.finish().await;
+    }
+}

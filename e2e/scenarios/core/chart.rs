@@ -44,7 +44,6 @@ fn values_that_make_no_sense_are_refused() -> Result<()> {
         ("port=80", "port"),
         ("watchNamespace=UPPER", "watchNamespace"),
         ("metrics.alerts.backupAgeSeconds=1", "backupAgeSeconds"),
-        ("allowEphemeralContainers=true", "not there yet"),
         ("unheardOf=1", "unheardOf"),
         ("serviceAccount.create=false", "serviceAccount.name is needed"),
     ] {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use k8s_openapi::api::core::v1::{ConfigMap, EphemeralContainer, Pod};
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::NamespaceResourceScope;
@@ -87,6 +87,22 @@ where
         Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => Ok(()),
         created => created.map(drop).during(|| format!("create {} {namespace}/{}", K::kind(&()), object.name_any())),
     }
+}
+
+/// Puts a container into a database's pod. One of that name that is there already is as good.
+pub(super) async fn add_container(
+    client: &Client,
+    namespace: &str,
+    pod: &str,
+    uid: Option<&str>,
+    container: &EphemeralContainer,
+) -> Result<(), OperatorError> {
+    let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    // Lists of containers are merged by name. The uid: never another pod of the same name.
+    let patch = json!({"metadata": {"uid": uid}, "spec": {"ephemeralContainers": [container]}});
+    let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+    let added = api.patch_ephemeral_containers(pod, &params, &Patch::Strategic(patch)).await;
+    added.map(drop).during(|| format!("put a container into pod {namespace}/{pod}"))
 }
 
 /// Deletes a runner's pod, with the time that it needs to let go. One that is gone already is as good.

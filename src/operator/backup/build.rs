@@ -14,7 +14,7 @@ use crate::api::source::BackupSource;
 use crate::operator::pods::DatabasePod;
 use crate::operator::quantity::parse_quantity;
 use crate::operator::runners::{
-    Identity, NOBODY, SECRETS_DIR, key_file, on_node, pod, secret_path, secrets_volume, variable,
+    Identity, NOBODY, SECRETS_DIR, file_in, key_file, on_node, pod, secrets_volume, variable,
 };
 use crate::operator::storage::VOLUME_GROUP;
 
@@ -35,36 +35,9 @@ pub(crate) fn backup_pod(
     schedule: Option<&str>,
 ) -> Pod {
     let spool = spec.runner.spool.clone().unwrap_or_default();
-    let request = who.request(
-        work::BACKUP,
-        Work::Backup(Box::new(BackupWork {
-            backup_id: backup_id.to_owned(),
-            origin: Origin {
-                namespace: who.namespace.clone(),
-                schedule: schedule.map(str::to_owned),
-                uid: who.uid.clone(),
-            },
-            store: plan.store.url.clone(),
-            server: Server {
-                pod: plan.pod.name.clone(),
-                host: plan.pod.ip.clone(),
-                port: u16::try_from(source.port).unwrap_or(3306),
-            },
-            login: login(source),
-            data_dir: source.data_dir.clone(),
-            keyring_file: source.keyring.as_ref().map(|_| secret_path("keyring")),
-            encryption_key_files: (0..plan.keys.len()).map(|number| secret_path(&key_file(number))).collect(),
-            encrypted_pages: source.encrypted_pages,
-            compression: spec.compression.clone(),
-            lock: spec.lock.clone(),
-            redo_consumer: spec.redo_consumer,
-            throttle: spec.throttle.as_ref().and_then(|throttle| u64::try_from(throttle.max_bytes_per_second).ok()),
-            parallelism: spec.parallelism.and_then(|threads| u32::try_from(threads).ok()),
-            spool_dir: SPOOL_DIR.to_owned(),
-            spool_bytes: spool_bytes(&spool),
-            allow_untested_server: source.allow_untested_server,
-        })),
-    );
+    let places = Places { data_dir: &source.data_dir, secrets: SECRETS_DIR, spool: SPOOL_DIR };
+    let work = backup_work(who, spec, source, plan, backup_id, schedule, &places);
+    let request = who.request(work::BACKUP, Work::Backup(Box::new(work)));
     let mut volumes = plan.pod.volumes.clone();
     let mut mounts = plan.pod.mounts.clone();
     let mut add = |volume: Volume, path: &str, read_only: bool| {
@@ -99,9 +72,60 @@ pub(crate) fn backup_pod(
     pod
 }
 
+/// Where a runner finds what it needs.
+pub(super) struct Places<'a> {
+    /// The data directory.
+    pub(super) data_dir: &'a str,
+    /// Files of Secrets.
+    pub(super) secrets: &'a str,
+    /// What it may write to.
+    pub(super) spool: &'a str,
+}
+
+/// The request to take a backup.
+pub(super) fn backup_work(
+    who: &Identity,
+    spec: &MySQLBackupSpec,
+    source: &BackupSource,
+    plan: &BackupPlan,
+    backup_id: &str,
+    schedule: Option<&str>,
+    places: &Places<'_>,
+) -> BackupWork {
+    let spool = spec.runner.spool.clone().unwrap_or_default();
+    let key = |number: usize| file_in(places.secrets, &key_file(number));
+    BackupWork {
+        backup_id: backup_id.to_owned(),
+        origin: Origin {
+            namespace: who.namespace.clone(),
+            schedule: schedule.map(str::to_owned),
+            uid: who.uid.clone(),
+        },
+        store: plan.store.url.clone(),
+        server: Server {
+            pod: plan.pod.name.clone(),
+            host: plan.pod.ip.clone(),
+            port: u16::try_from(source.port).unwrap_or(3306),
+        },
+        login: login(source, places.secrets),
+        data_dir: places.data_dir.to_owned(),
+        keyring_file: source.keyring.as_ref().map(|_| file_in(places.secrets, "keyring")),
+        encryption_key_files: (0..plan.keys.len()).map(key).collect(),
+        encrypted_pages: source.encrypted_pages,
+        compression: spec.compression.clone(),
+        lock: spec.lock.clone(),
+        redo_consumer: spec.redo_consumer,
+        throttle: spec.throttle.as_ref().and_then(|throttle| u64::try_from(throttle.max_bytes_per_second).ok()),
+        parallelism: spec.parallelism.and_then(|threads| u32::try_from(threads).ok()),
+        spool_dir: places.spool.to_owned(),
+        spool_bytes: spool_bytes(&spool),
+        allow_untested_server: source.allow_untested_server,
+    }
+}
+
 /// The pod that asks servers who they are.
 pub(crate) fn survey_pod(who: &Identity, runner: &RunnerSpec, source: &BackupSource, servers: Vec<Server>) -> Pod {
-    let request = who.request(work::SURVEY, Work::Survey(Survey { servers, login: login(source) }));
+    let request = who.request(work::SURVEY, Work::Survey(Survey { servers, login: login(source, SECRETS_DIR) }));
     let volume = secrets_volume(&secret_files(source, &[]));
     let mount = VolumeMount {
         name: volume.name.clone(),
@@ -136,8 +160,9 @@ fn beside(pod: &mut Pod, database: &DatabasePod, runner: &RunnerSpec, uid: i64, 
     security.se_linux_options.clone_from(&database.selinux);
 }
 
-fn login(source: &BackupSource) -> Login {
+fn login(source: &BackupSource, secrets: &str) -> Login {
     let tls = &source.tls;
+    let secret_path = |file: &str| file_in(secrets, file);
     Login {
         user_file: secret_path("user"),
         password_file: secret_path("password"),
@@ -150,7 +175,7 @@ fn login(source: &BackupSource) -> Login {
 }
 
 /// Every Secret key that becomes a file, with the file's name.
-fn secret_files(source: &BackupSource, keys: &[SecretKeyRef]) -> Vec<(SecretKeyRef, String)> {
+pub(super) fn secret_files(source: &BackupSource, keys: &[SecretKeyRef]) -> Vec<(SecretKeyRef, String)> {
     let credentials = &source.credentials.secret_ref;
     let of = |key: &str| SecretKeyRef { name: credentials.name.clone(), key: key.to_owned() };
     let mut files = vec![

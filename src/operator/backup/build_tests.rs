@@ -8,8 +8,9 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::api::MySQLBackup;
-use crate::api::runner::{REQUEST_VARIABLE, RunnerRequest, Work};
+use crate::api::runner::{REQUEST_VARIABLE, ReportBy, RunnerRequest, Work};
 use crate::api::storage::BackupStorageSpec;
+use crate::operator::inside::Inside;
 use crate::operator::pods::read_database_pod;
 use crate::operator::runners::{Authority, authority};
 use crate::operator::storage::plan_store;
@@ -222,4 +223,48 @@ fn a_runner_may_write_its_report_and_nothing_else() {
     let names: Vec<&str> = subjects.iter().map(|subject| subject.name.as_str()).collect();
     assert_eq!(names, ["stillframe-runner", "irsa"]);
     assert_eq!(binding.role_ref.name, role.metadata.name.unwrap());
+}
+
+#[test]
+fn within_a_databases_pod_there_is_a_container_that_needs_nothing_new() {
+    let object = backup(&json!({}));
+    let source = object.spec.source.clone().unwrap();
+    let mut plan = plan();
+    let mount = VolumeMount { name: "data".into(), mount_path: "/whole".into(), ..VolumeMount::default() };
+    let inside = Inside { mounts: vec![mount], data_dir: "/whole/m".into(), others: 0 };
+    plan.pod.inside = Some(inside.clone());
+    let made = super::super::inside::container(&who(), &object.spec, &source, &plan, &inside, "b-id", None);
+    // The API server refuses more than that.
+    assert_eq!((&made.resources, &made.ports, &made.lifecycle), (&None, &None, &None));
+    assert_eq!(made.name, "nightly-1a2b3c4d-backup-2");
+    let mounts: Vec<&str> = made.volume_mounts.iter().flatten().map(|mount| mount.mount_path.as_str()).collect();
+    assert_eq!(mounts, ["/whole"], "no token of the database's account, no Secret");
+    let security = made.security_context.unwrap();
+    assert_eq!(
+        (security.run_as_user, security.run_as_group, security.run_as_non_root),
+        (Some(999), Some(998), Some(true))
+    );
+    assert_eq!(security.capabilities.unwrap().drop, Some(vec!["ALL".to_owned()]));
+    assert_eq!(security.seccomp_profile.unwrap().type_, "RuntimeDefault");
+
+    let environment = made.env.unwrap();
+    let of = |name: &str| environment.iter().find(|one| one.name == name).unwrap();
+    let request: RunnerRequest = serde_json::from_str(of(REQUEST_VARIABLE).value.as_ref().unwrap()).unwrap();
+    assert_eq!(request.report_by, ReportBy::Output);
+    let Work::Backup(work) = request.work else { panic!("no backup") };
+    assert_eq!(work.data_dir, "/whole/m");
+    let files: BTreeMap<&str, &str> =
+        request.files.iter().map(|file| (file.path.as_str(), file.variable.as_str())).collect();
+    for path in [
+        &work.login.user_file,
+        &work.login.password_file,
+        work.keyring_file.as_ref().unwrap(),
+        &work.encryption_key_files[0],
+    ] {
+        assert!(of(files[path.as_str()]).value.is_none(), "a reference, never the value");
+    }
+    let password = of(files[work.login.password_file.as_str()]).value_from.as_ref().unwrap();
+    assert_eq!(password.secret_key_ref.as_ref().unwrap().name, "user");
+    let ca = of("AWS_CA_BUNDLE").value.as_deref().unwrap();
+    assert_eq!(of(files[ca]).value_from.as_ref().unwrap().secret_key_ref.as_ref().unwrap().name, "ca");
 }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   runners' pods ─► told to stop (locks go within a second) ─► gone, or PATIENCE is over
+//!   one in the database's pod ─► called off in the storage (seen within ten seconds) ─► stopped, or PATIENCE is over
 //!   complete, Retain       nothing            ┐
 //!   complete, Delete       data removed       ├─► finalizer off
 //!   complete, pinned       nothing            │
@@ -65,6 +66,12 @@ impl Reconciliation<'_> {
         if !running.is_empty() && !over {
             return Ok(Action::requeue(AGAIN));
         }
+        if !over && !self.status.has_succeeded() && self.works_inside().await? {
+            if let Err(why) = self.call_off(&gathered).await {
+                tracing::debug!(why, "the storage cannot be told that the run is called off");
+            }
+            return Ok(Action::requeue(AGAIN));
+        }
         let left = left_to_do(self.began(), self.status.has_succeeded(), self.policy());
         let asked = left_to_do(self.began(), self.status.has_succeeded(), self.asked());
         if left == Left::Nothing && asked == Left::Remove {
@@ -96,7 +103,8 @@ impl Reconciliation<'_> {
         }
         let gathered =
             gather::gather_runners(&self.context.client, &self.who.namespace, &self.who.uid, &self.who.run).await?;
-        let at_work = gathered.runners.values().any(|pod| !has_stopped(&read_runner_pod(pod)));
+        let at_work =
+            gathered.runners.values().any(|pod| !has_stopped(&read_runner_pod(pod))) || self.works_inside().await?;
         let ended = self.status.completion_time.as_ref().map(|time| time.0);
         let over = ended.is_none_or(|ended| self.at.now.duration_since(ended) > PATIENCE);
         if at_work && !over {

@@ -64,7 +64,7 @@ impl Reconciliation<'_> {
 
     /// Takes a backup for what it is if the storage has it complete, whatever became of its runner.
     pub(super) async fn take_from_storage(&mut self, gathered: &Gathered) -> Result<bool, OperatorError> {
-        if gathered.runners.is_empty() && gathered.reports.is_empty() {
+        if gathered.runners.is_empty() && gathered.reports.is_empty() && !self.is_inside() {
             return Ok(false);
         }
         match self.find(gathered).await? {

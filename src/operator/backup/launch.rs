@@ -1,7 +1,7 @@
 //! Begins a try, or asks first what must be known for it.
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use k8s_openapi::api::core::v1::{ConfigMap, EphemeralContainer, Pod};
 use kube::ResourceExt;
 use kube::api::{Api, Patch, PatchParams};
 use kube::runtime::controller::Action;
@@ -18,7 +18,7 @@ use crate::operator::runners;
 use crate::store::BackupState;
 
 use super::validate::{BackupPlan, Gathered, Refusal, Step, next_step, work};
-use super::{LOOK_AGAIN, Reconciliation, apply, build, gather, keep, until};
+use super::{LOOK_AGAIN, Reconciliation, apply, build, gather, inside, keep, until};
 
 /// More ids than tries that a backup can have.
 const TURNS: u32 = 32;
@@ -116,7 +116,14 @@ impl Reconciliation<'_> {
 
     async fn pod_refused(&mut self, error: OperatorError) -> Result<Action, OperatorError> {
         let Some(said) = error.refusal().map(str::to_owned) else { return Err(error) };
-        self.pending(reasons::POD_REFUSED, &format!("Kubernetes refused the runner's pod: {said}"));
+        let message = match self.is_inside() {
+            false => format!("Kubernetes refused the runner's pod: {said}"),
+            true => format!(
+                "Kubernetes refused the runner's ephemeral container, for which the operator needs a right of its own (the \
+                 chart's allowEphemeralContainers): {said}"
+            ),
+        };
+        self.pending(reasons::POD_REFUSED, &message);
         self.write(Some(self.next_look(LOOK_AGAIN))).await
     }
 
@@ -170,25 +177,34 @@ impl Reconciliation<'_> {
             self.fail(reasons::INVALID_SPEC, "the object's name makes no backup id");
             return self.write(None).await;
         };
-        apply::authority(client, &self.who.namespace, runners::authority(&self.who, plan.account.as_deref())).await?;
-        let pod = build::backup_pod(&self.who, &self.backup.spec, source, plan, &backup_id, self.schedule());
-        if !self.is_launched() {
-            let runner =
-                RunnerStatus { pod_name: pod.name_any(), attempt: self.who.attempt, ..RunnerStatus::default() };
+        let work = self.work_to_make(source, plan, &backup_id);
+        if matches!(work, ToMake::Pod(_)) {
+            let authority = runners::authority(&self.who, plan.account.as_deref());
+            apply::authority(client, &self.who.namespace, authority).await?;
+        }
+        let runner = work.told(plan, self.who.attempt);
+        if !self.is_launched() || self.status.runner.as_ref().is_none_or(|known| !is_same(known, &runner)) {
             let chosen =
                 SourceStatus { pod_name: Some(plan.pod.name.clone()), role: plan.role, ..SourceStatus::default() };
             self.status.storage_name = self.backup.spec.storage_name().map(str::to_owned);
             self.status.destination = Some(plan.store.shown());
-            if let Err(error) = self.status.set_started(runner, &backup_id, chosen, self.at) {
+            if let Err(error) = self.status.set_started(runner.clone(), &backup_id, chosen, self.at) {
                 tracing::error!(%error, "a backup that has ended was looked at");
             }
             self.write(None).await?;
         }
-        self.forget_former(gathered, &pod.name_any()).await?;
-        match apply::create(client, &self.who.namespace, &pod).await {
+        self.forget_former(gathered, &runner.pod_name).await?;
+        let made = match &work {
+            ToMake::Pod(pod) => apply::create(client, &self.who.namespace, pod.as_ref()).await,
+            ToMake::Container(container) => {
+                let uid = plan.pod.object_uid.as_deref();
+                apply::add_container(client, &self.who.namespace, &plan.pod.name, uid, container).await
+            }
+        };
+        match made {
             Ok(()) => {
-                tracing::info!(attempt = self.who.attempt, pod = pod.name_any(), backup_id, "a runner was made");
-                Ok(Action::requeue(LOOK_AGAIN))
+                tracing::info!(attempt = self.who.attempt, pod = runner.pod_name, backup_id, "a runner was made");
+                Ok(Action::requeue(if self.is_inside() { LOOK_AGAIN / 10 } else { LOOK_AGAIN }))
             }
             Err(error) => {
                 // The status was just written: the refusal is told at the next look, with its new version.
@@ -196,6 +212,17 @@ impl Reconciliation<'_> {
                     return Err(error);
                 }
                 self.pod_refused(error).await
+            }
+        }
+    }
+
+    fn work_to_make(&self, source: &BackupSource, plan: &BackupPlan, backup_id: &str) -> ToMake {
+        let (who, spec, schedule) = (&self.who, &self.backup.spec, self.schedule());
+        match &plan.pod.inside {
+            None => ToMake::Pod(Box::new(build::backup_pod(who, spec, source, plan, backup_id, schedule))),
+            Some(inside) => {
+                let made = inside::container(who, spec, source, plan, inside, backup_id, schedule);
+                ToMake::Container(Box::new(made))
             }
         }
     }
@@ -237,6 +264,38 @@ impl Reconciliation<'_> {
         }
         Ok(())
     }
+}
+
+/// What is made to do the work.
+enum ToMake {
+    /// A pod beside the database's.
+    Pod(Box<Pod>),
+    /// A container in it.
+    Container(Box<EphemeralContainer>),
+}
+
+impl ToMake {
+    /// As the status tells it before it is made.
+    fn told(&self, plan: &BackupPlan, attempt: i32) -> RunnerStatus {
+        match self {
+            Self::Pod(pod) => RunnerStatus { pod_name: pod.name_any(), attempt, ..RunnerStatus::default() },
+            Self::Container(container) => RunnerStatus {
+                pod_name: plan.pod.name.clone(),
+                pod_uid: plan.pod.object_uid.clone(),
+                node_name: Some(plan.pod.node.clone()),
+                container_name: Some(container.name.clone()),
+                attempt,
+            },
+        }
+    }
+}
+
+/// A pod of ours keeps its name whatever is known of it; the database's need not be the one that was chosen first.
+fn is_same(known: &RunnerStatus, new: &RunnerStatus) -> bool {
+    let inside = new.container_name.is_some() || known.container_name.is_some();
+    known.pod_name == new.pod_name
+        && known.container_name == new.container_name
+        && (!inside || known.pod_uid == new.pod_uid)
 }
 
 /// When a helper ended.

@@ -16,6 +16,7 @@ mod build;
 mod cleanup;
 mod confirm;
 pub(crate) mod gather;
+mod inside;
 mod keep;
 mod launch;
 mod observe;

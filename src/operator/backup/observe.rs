@@ -7,6 +7,7 @@ use kube::ResourceExt;
 use kube::runtime::controller::Action;
 
 use crate::api::conditions::reasons;
+use crate::api::runner::RunnerReport;
 use crate::operator::error::OperatorError;
 use crate::operator::names::{pod_name, report_key};
 use crate::operator::pods::{PodState, read_runner_pod};
@@ -15,14 +16,49 @@ use super::status::{Failure, Seen, deadline, judge, next_try};
 use super::validate::{Gathered, work};
 use super::{LOOK_AGAIN, Reconciliation, apply, until};
 
+/// How soon a try from within the database's pod is looked at again: no watch tells of that pod.
+const NO_WATCH: Duration = Duration::from_secs(5);
+
+/// A try that was launched, as it is seen.
+pub(super) struct Launched {
+    /// How its pod or container fares.
+    pub(super) state: PodState,
+    /// What it reported.
+    pub(super) report: Option<RunnerReport>,
+}
+
 impl Reconciliation<'_> {
     /// `None`: the pod was never made, and is still to be.
     pub(super) async fn observe(&mut self, gathered: &Gathered) -> Result<Option<Action>, OperatorError> {
-        let name = pod_name(&self.who.run, work::BACKUP, self.who.attempt);
+        let inside = self.is_inside();
+        let launched = if inside { self.see_inside().await? } else { self.see_beside(gathered) };
+        let Some(Launched { state, report }) = launched else { return Ok(None) };
+        if let Some(action) = self.end_by_deadline(gathered).await? {
+            return Ok(Some(action));
+        }
+        let action = match judge(&state, report.as_ref()) {
+            Seen::Waiting { reason, message } => {
+                self.pending(reason, &message);
+                self.write(Some(self.next_look(if inside { NO_WATCH } else { LOOK_AGAIN }))).await?
+            }
+            Seen::Working(progress) => {
+                if let Err(error) = self.status.set_running(progress, self.at) {
+                    tracing::error!(%error, "a backup that has ended was looked at");
+                }
+                self.write(Some(self.next_look(if inside { NO_WATCH } else { LOOK_AGAIN * 10 }))).await?
+            }
+            Seen::Done => self.confirm(gathered).await?,
+            Seen::Failed(failure) => self.fail_or_retry(gathered, failure).await?,
+        };
+        Ok(Some(action))
+    }
+
+    /// How the runner's pod fares and what it reported. `None`: it was never made.
+    fn see_beside(&mut self, gathered: &Gathered) -> Option<Launched> {
+        let pod = self.runners_pod(gathered);
         let known = self.status.runner.as_ref().and_then(|runner| runner.pod_uid.clone());
-        let pod = gathered.runners.get(&name);
         let state = match (pod, &known) {
-            (None, None) => return Ok(None),
+            (None, None) => return None,
             (Some(pod), Some(uid)) if pod.uid().as_ref() != Some(uid) => lost("was replaced by another one"),
             (None, Some(_)) => lost("is gone"),
             (Some(pod), _) => read_runner_pod(pod),
@@ -31,29 +67,16 @@ impl Reconciliation<'_> {
             runner.pod_uid = pod.uid();
             runner.node_name = pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
         }
-        if let Some(action) = self.end_by_deadline(pod).await? {
-            return Ok(Some(action));
-        }
-        let report = gathered.reports.get(&report_key(work::BACKUP, self.who.attempt));
-        let action = match judge(&state, report) {
-            Seen::Waiting { reason, message } => {
-                self.pending(reason, &message);
-                self.write(Some(self.next_look(LOOK_AGAIN))).await?
-            }
-            Seen::Working(progress) => {
-                if let Err(error) = self.status.set_running(progress, self.at) {
-                    tracing::error!(%error, "a backup that has ended was looked at");
-                }
-                self.write(Some(self.next_look(LOOK_AGAIN * 10))).await?
-            }
-            Seen::Done => self.confirm(gathered).await?,
-            Seen::Failed(failure) => self.fail_or_retry(gathered, failure).await?,
-        };
-        Ok(Some(action))
+        let report = gathered.reports.get(&report_key(work::BACKUP, self.who.attempt)).cloned();
+        Some(Launched { state, report })
+    }
+
+    fn runners_pod<'a>(&self, gathered: &'a Gathered) -> Option<&'a Pod> {
+        gathered.runners.get(&pod_name(&self.who.run, work::BACKUP, self.who.attempt))
     }
 
     /// Ends a try that takes too long, or has not begun in time.
-    async fn end_by_deadline(&mut self, pod: Option<&Pod>) -> Result<Option<Action>, OperatorError> {
+    async fn end_by_deadline(&mut self, gathered: &Gathered) -> Result<Option<Action>, OperatorError> {
         let spec = &self.backup.spec;
         let started = self.status.start_time.as_ref().map(|time| time.0);
         let too_long = deadline(started, spec.active_deadline_seconds).is_some_and(|end| end <= self.at.now);
@@ -64,8 +87,13 @@ impl Reconciliation<'_> {
             _ => return Ok(None),
         };
         // First the runner: what is failed must not be written on.
-        if let Some(pod) = pod {
+        if let Some(pod) = self.runners_pod(gathered) {
             apply::delete_pod(&self.context.client, pod).await?;
+        }
+        if self.is_inside()
+            && let Err(why) = self.call_off(gathered).await
+        {
+            tracing::warn!(why, "the storage cannot be told that the run is called off");
         }
         self.fail(reason, message);
         self.write(None).await.map(Some)
@@ -118,6 +146,6 @@ impl Reconciliation<'_> {
     }
 }
 
-fn lost(how: &str) -> PodState {
+pub(super) fn lost(how: &str) -> PodState {
     PodState::Killed { reason: reasons::RUNNER_LOST, message: format!("the runner's pod {how}") }
 }

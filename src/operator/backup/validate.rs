@@ -21,9 +21,13 @@ use crate::api::runner::{Answer, RunnerReport, RunnerState, Server};
 use crate::api::source::{BackupSource, BackupTarget};
 use crate::api::storage::AccessMode;
 use crate::api::{BackupStorage, MySQLBackupSpec, conditions};
+use crate::operator::inside::{Inside, MOST_CONTAINERS};
 use crate::operator::names::report_key;
 use crate::operator::pods::{self, DatabasePod, PodRefusal};
 use crate::operator::storage::{StorePlan, StoreRefusal, plan_store, secret_text};
+
+/// How long a variable may be: Linux takes less than twice as much.
+const MOST_IN_VARIABLE: usize = 100 << 10;
 
 /// The names of kinds of work, as they are in names of pods and keys of reports.
 pub(crate) mod work {
@@ -127,13 +131,13 @@ pub(crate) fn next_step(spec: &MySQLBackupSpec, gathered: &Gathered, attempt: i3
     let container = source.container.as_deref();
     let pod = match pods::read_database_pod(pod, container, &source.data_dir, &gathered.claims) {
         Err(refusal) if refusal.reason == reasons::VOLUME_NOT_SHAREABLE && source.allow_ephemeral_container => {
-            return Err(Refusal::for_good(
-                "Unsupported",
-                format!("not there yet: ephemeral containers; {}", refusal.message),
-            ));
+            pods::read_own_pod(pod, container, &source.data_dir)?
         }
         read => read?,
     };
+    if let Some(inside) = &pod.inside {
+        check_inside(source, &pod, inside, &store, &keys, &gathered.secrets)?;
+    }
     if let Some(claim) = &store.claim {
         pods::check_store_claim(claim, gathered.store_claim.as_ref(), &gathered.store_claim_users, &pod.node)?;
     }
@@ -155,6 +159,52 @@ pub(crate) fn next_step(spec: &MySQLBackupSpec, gathered: &Gathered, attempt: i3
     }
     let gid = source.run_as_group.or(pod.gid).or(looked.map(|(_, gid)| gid).filter(|&gid| gid > 0)).unwrap_or(uid);
     Ok(Step::Run(Box::new(BackupPlan { pod, role, uid, gid, store, account, keys })))
+}
+
+/// What an ephemeral container cannot have: volumes and accounts that its pod has not, Secrets that are no text.
+fn check_inside(
+    source: &BackupSource,
+    pod: &DatabasePod,
+    inside: &Inside,
+    store: &StorePlan,
+    keys: &[SecretKeyRef],
+    secrets: &BTreeMap<String, Secret>,
+) -> Result<(), Refusal> {
+    let name = &pod.name;
+    if store.is_for_pods_only() {
+        let message = format!(
+            "the data of pod {name} can be reached from within that pod only, where the storage's volume or ServiceAccount \
+             cannot be had: name a storage with credentials, or use a claim that a second pod can mount"
+        );
+        return Err(Refusal::until_changed(reasons::VOLUME_NOT_SHAREABLE, message));
+    }
+    if source.run_as_user.or(pod.uid).is_none() {
+        let message = format!(
+            "nothing says whose the files of pod {name} are, and from within that pod it is not looked up: set \
+             spec.source.runAsUser to the uid of mysqld"
+        );
+        return Err(Refusal::for_good(reasons::INVALID_SPEC, message));
+    }
+    if inside.others >= MOST_CONTAINERS {
+        let message = format!(
+            "pod {name} has {} ephemeral containers, which Kubernetes removes with the pod only: restart it",
+            inside.others
+        );
+        return Err(Refusal::until_changed(reasons::POD_REFUSED, message));
+    }
+    let own = source_secrets(source);
+    for key in own.iter().chain(store.secrets()).chain(keys) {
+        let text = secret_text(secrets, key).ok().filter(|text| !text.contains('\0') && text.len() <= MOST_IN_VARIABLE);
+        if text.is_none() {
+            let message = format!(
+                "an ephemeral container gets Secrets as variables, and the key {} of the secret {} is no text of at most \
+                 {MOST_IN_VARIABLE} bytes",
+                key.key, key.name
+            );
+            return Err(Refusal::until_changed(reasons::INVALID_SPEC, message));
+        }
+    }
+    Ok(())
 }
 
 fn refuse_what_is_not_there_yet(spec: &MySQLBackupSpec) -> Result<(), Refusal> {

@@ -275,6 +275,48 @@ fn what_is_not_there_yet_is_refused_for_good() {
     );
     let refused = refusal(&spec(json!({})), &all);
     assert_eq!((refused.reason.as_str(), refused.for_good), ("VolumeNotShareable", false));
-    let refused = refusal(&spec(json!({"source": {"allowEphemeralContainer": true}})), &all);
-    assert_eq!((refused.reason.as_str(), refused.for_good), ("Unsupported", true));
+    assert!(refused.message.contains("spec.source.allowEphemeralContainer"), "{}", refused.message);
+}
+
+/// A pod whose claim nobody else can mount, and a spec that lets the work be done in it.
+fn from_within() -> (MySQLBackupSpec, Gathered) {
+    let mut all = gathered();
+    all.pods = vec![pod("shop-0", json!({"runAsUser": 999}))];
+    let claim = json!({"spec": {"accessModes": ["ReadWriteOncePod"]}});
+    all.claims.insert("data".to_owned(), serde_json::from_value(claim).unwrap());
+    (spec(json!({"source": {"allowEphemeralContainer": true}})), all)
+}
+
+#[test]
+fn a_volume_that_is_not_shared_is_read_from_within_if_that_is_allowed() {
+    let (spec, mut all) = from_within();
+    let inside = plan(&spec, &all).pod.inside.unwrap();
+    assert_eq!((inside.data_dir.as_str(), inside.others), ("/var/lib/mysql", 0));
+    all.claims.clear();
+    assert_eq!(plan(&spec, &all).pod.inside, None, "a second pod is better wherever it can be had");
+}
+
+#[test]
+fn what_cannot_be_had_within_a_pod_is_said() {
+    let (spec_, mut all) = from_within();
+    all.storage = Some(storage(json!({"spec": {"s3": {"credentials": null}}})));
+    let refused = refusal(&spec_, &all);
+    assert_eq!((refused.reason.as_str(), refused.for_good), ("VolumeNotShareable", false));
+    assert!(refused.message.contains("a storage with credentials"), "{}", refused.message);
+
+    let (_, mut all) = from_within();
+    all.pods = vec![pod("shop-0", json!({}))];
+    let refused = refusal(&spec_, &all);
+    assert!(refused.for_good && refused.message.contains("spec.source.runAsUser"), "{refused:?}");
+
+    let (_, mut all) = from_within();
+    let containers = vec![k8s_openapi::api::core::v1::EphemeralContainer::default(); 100];
+    all.pods[0].spec.as_mut().unwrap().ephemeral_containers = Some(containers);
+    assert!(refusal(&spec_, &all).message.contains("restart it"));
+
+    let (_, mut all) = from_within();
+    let password = all.secrets.get_mut("user").unwrap().data.as_mut().unwrap().get_mut("password").unwrap();
+    password.0 = vec![0xff];
+    let refused = refusal(&spec_, &all);
+    assert!(refused.message.contains("the key password of the secret user is no text"), "{}", refused.message);
 }
