@@ -13,4 +13,5 @@ mod restores;
 mod schedule;
 mod storage_faults;
 mod upgrade;
+mod volume_storage;
 mod volumes;
