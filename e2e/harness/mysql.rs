@@ -122,10 +122,11 @@ impl Mysql {
         Ok(self.sql(member, &format!("SELECT GTID_SUBSET('{part}', '{whole}')")).await? == "1")
     }
 
-    /// Makes a member a replica of another server's, from the GTIDs that it has on.
+    /// Makes a member a replica of another server's, from the GTIDs that it has on. What was restored from a replica's
+    /// backup first has to forget that one's relay logs.
     pub async fn follow(&self, member: u32, source: &Self, source_member: u32) -> Result<()> {
         let sql = format!(
-            "CHANGE REPLICATION SOURCE TO SOURCE_HOST='{}', SOURCE_USER='root', SOURCE_PASSWORD='secret', \
+            "RESET REPLICA ALL; CHANGE REPLICATION SOURCE TO SOURCE_HOST='{}', SOURCE_USER='root', SOURCE_PASSWORD='secret', \
              SOURCE_AUTO_POSITION=1, GET_SOURCE_PUBLIC_KEY=1, SOURCE_CONNECT_RETRY=1; START REPLICA;",
             source.host(source_member)
         );

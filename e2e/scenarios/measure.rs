@@ -13,23 +13,32 @@ use crate::harness::{Space, say, scenario};
 const OBJECTS: usize = 10_000;
 const MIB: f64 = 1_048_576.0;
 
-/// The operator's metrics page, by the API server's proxy.
+/// The operators' metrics pages, one after another, by the API server's proxy: one of them works, the others wait.
 async fn metrics(space: &Space) -> Result<String> {
     let system = Space { cluster: space.cluster.clone(), name: "stillframe-system".to_owned() };
-    let pods = system.list("Pod", "app.kubernetes.io/component=operator").await?;
-    let pod = pods.first().map(|pod| text(pod, "/metadata/name").to_owned()).context("no operator runs")?;
-    let proxy = format!("/api/v1/namespaces/stillframe-system/pods/{pod}:8080/proxy");
-    let request = Request::new(proxy).get("metrics", &GetParams::default())?;
-    Ok(space.cluster.client.request_text(request).await?)
+    let mut pages = String::new();
+    for pod in system.list("Pod", "app.kubernetes.io/component=operator").await? {
+        let name = text(&pod, "/metadata/name");
+        let proxy = format!("/api/v1/namespaces/stillframe-system/pods/{name}:8080/proxy");
+        let request = Request::new(proxy).get("metrics", &GetParams::default())?;
+        pages.push_str(&space.cluster.client.request_text(request).await?);
+    }
+    ensure!(!pages.is_empty(), "no operator runs");
+    Ok(pages)
 }
 
-/// The sum of all samples of a metric.
-fn value(page: &str, name: &str) -> Option<f64> {
-    let samples = page.lines().filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])));
-    samples.map(|line| line.rsplit(' ').next().and_then(|number| number.parse::<f64>().ok())).sum()
+/// All samples of a metric.
+fn samples(pages: &str, name: &str) -> Result<Vec<f64>> {
+    let lines = pages.lines().filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])));
+    let numbers: Option<Vec<f64>> =
+        lines.map(|line| line.rsplit(' ').next().and_then(|text| text.parse().ok())).collect();
+    let numbers = numbers.with_context(|| format!("{name} is no number"))?;
+    ensure!(!numbers.is_empty(), "no metric {name}");
+    Ok(numbers)
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "alone, since it gives the operator more to do than others could wait for: e2e/run does, at the end of all"]
 async fn the_operator_with_ten_thousand_backups() -> Result<()> {
     scenario("measure", |space| async move {
         let before = metrics(&space).await?;
@@ -55,8 +64,11 @@ async fn the_operator_with_ten_thousand_backups() -> Result<()> {
         tokio::time::sleep(Duration::from_mins(2)).await;
         let idle = metrics(&space).await?;
 
-        let memory = |page: &str| value(page, "process_resident_memory_bytes").context("no memory metric");
-        let calls = |page: &str| value(page, "stillframe_kubernetes_requests_total").context("no request metric");
+        // Of the one that works, which is the larger one.
+        let memory =
+            |pages: &str| Ok::<f64, anyhow::Error>(samples(pages, "process_resident_memory_bytes")?.into_iter().fold(0.0, f64::max));
+        let calls =
+            |pages: &str| Ok::<f64, anyhow::Error>(samples(pages, "stillframe_kubernetes_requests_total")?.into_iter().sum());
         say(format!(
             "operator memory: {:.0} MiB, with {OBJECTS} backups {:.0} MiB; API calls per idle hour: {:.0}",
             memory(&before)? / MIB,
