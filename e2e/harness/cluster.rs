@@ -93,6 +93,7 @@ pub fn kind(name: &str) -> GroupVersionKind {
         "Lease" => ("coordination.k8s.io", "v1"),
         "Job" => ("batch", "v1"),
         "CustomResourceDefinition" => ("apiextensions.k8s.io", "v1"),
+        "MutatingAdmissionPolicy" | "MutatingAdmissionPolicyBinding" => ("admissionregistration.k8s.io", "v1"),
         "MySQLBackup" | "MySQLRestore" | "CronBackup" | "BackupStorage" => ("stillframe.dev", "v1alpha1"),
         _ => ("", "v1"),
     };

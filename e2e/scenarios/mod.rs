@@ -5,6 +5,7 @@ pub mod core;
 mod deaths;
 mod demo;
 mod gitops;
+mod identity;
 mod import;
 mod measure;
 mod members;

@@ -72,7 +72,8 @@ async fn backups_on_a_volume_are_as_good_as_in_a_bucket() -> Result<()> {
         let place = format!("pvc://{CLAIM}/shop/nightly");
         ensure!(text(&first, "/status/destination") == place, "{first}");
         load.stop().await?;
-        space.apply_object(&backup("second", "volume", &mysql)).await?;
+        let goes = json!({ "spec": { "deletionPolicy": "Delete" } });
+        space.apply_object(&with(backup("second", "volume", &mysql), &goes)).await?;
         let second = space.succeeded("MySQLBackup", "second").await?;
         let counts = |storage: &Value| storage.pointer("/status/backupCount").and_then(Value::as_i64) == Some(2);
         space.wait("BackupStorage", "volume", "lists two backups", MINUTES, counts).await?;
@@ -91,7 +92,6 @@ async fn backups_on_a_volume_are_as_good_as_in_a_bucket() -> Result<()> {
 
         let id = text(&second, "/status/backupId");
         ensure!(files(&space, id).await?.len() > 3, "where are its files?");
-        space.patch("MySQLBackup", "second", &json!({ "spec": { "deletionPolicy": "Delete" } })).await?;
         space.delete("MySQLBackup", "second").await?;
         space.gone("MySQLBackup", "second", MINUTES).await?;
         let left = files(&space, id).await?;

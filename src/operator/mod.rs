@@ -46,6 +46,7 @@ use crate::obs::http::{self, Pages};
 use crate::obs::metrics::Metrics;
 use crate::util::clock;
 use leader::{Election, Pulse};
+use store_access::Manifests;
 use watched::Caches;
 
 pub use error::OperatorError;
@@ -74,6 +75,7 @@ pub(crate) struct Context {
     pub(crate) options: OperatorOptions,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) caches: Arc<Caches>,
+    pub(crate) manifests: Manifests,
 }
 
 impl Context {
@@ -123,7 +125,7 @@ pub async fn run(options: OperatorOptions, stop: CancellationToken) -> Result<()
     let looked = Arc::clone(&caches);
     metrics.look_with(move || looked.look());
     let leads = Arc::clone(&metrics);
-    let context = Arc::new(Context { client, recorder, options, metrics, caches });
+    let context = Arc::new(Context { client, recorder, options, metrics, caches, manifests: Manifests::default() });
     // The lease is kept until the last controller has come to rest. When it is lost, they are dropped where they are.
     let ended = tokio::select! {
         () = run_controllers(context, stop) => Ok(()),

@@ -7,9 +7,12 @@
 //! ```
 //! Both say the same and fail with the same errors, so that nobody who asks need know which it is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::Secret;
+use kube::ResourceExt;
 
 use crate::api::BackupStorage;
 use crate::archive::id::BackupId;
@@ -24,11 +27,37 @@ use super::store_pod::StorePod;
 
 /// How often a change is tried that others change, too.
 const SWAP_TRIES: u32 = 3;
+/// How long a manifest that a pod told is remembered.
+const REMEMBERED: Duration = Duration::from_mins(1);
+/// So many are.
+const MOST_REMEMBERED: usize = 64;
+
+/// Manifests that pods told lately. A manifest never changes, and a restore looks at its own every few moments.
+#[derive(Default)]
+pub(crate) struct Manifests(Mutex<HashMap<String, (Instant, Vec<u8>)>>);
+
+impl Manifests {
+    fn find(&self, key: &str, now: Instant) -> Option<Vec<u8>> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (told, bytes) = known.get(key)?;
+        (now.saturating_duration_since(*told) < REMEMBERED).then(|| bytes.clone())
+    }
+
+    fn remember(&self, key: String, bytes: Vec<u8>, now: Instant) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|_, (told, _)| now.saturating_duration_since(*told) < REMEMBERED);
+        if known.len() < MOST_REMEMBERED {
+            let _ = known.insert(key, (now, bytes));
+        }
+    }
+}
 
 /// A way into a storage.
 pub(crate) struct Access {
     way: Way,
     shown: String,
+    /// The storage as it was when this was opened.
+    of: String,
 }
 
 enum Way {
@@ -46,15 +75,16 @@ impl Access {
     ) -> Result<Self, StoreRefusal> {
         let plan = plan_store(&storage.spec)?;
         let shown = plan.shown();
+        let of = format!("{}/{}", storage.uid().unwrap_or_default(), storage.metadata.generation.unwrap_or(0));
         if plan.is_for_pods_only() {
             let account = storage.spec.service_account_name.clone();
             let way = Way::Pod(Box::new(StorePod::new(context, who, plan, account)));
-            return Ok(Self { way, shown });
+            return Ok(Self { way, shown, of });
         }
         let (url, settings) = plan.connection(secrets)?;
         let opened = Repository::open_with(&url, settings, false).await;
         let way = Way::Here(opened.map_err(|error| StoreRefusal::BadUrl(explain(&error)))?);
-        Ok(Self { way, shown })
+        Ok(Self { way, shown, of })
     }
 
     /// Its address as people know it.
@@ -76,6 +106,20 @@ impl Access {
             Answer::Manifest(text) => Ok(text.into_bytes()),
             other => Err(mistaken(&other)),
         }
+    }
+
+    /// The same as it was within the last minute, for whoever would otherwise ask a pod again and again.
+    pub(crate) async fn read_manifest_lately(&self, known: &Manifests, id: &BackupId) -> Result<Vec<u8>, StoreError> {
+        if let Way::Here(_) = self.way {
+            return self.read_manifest(id).await;
+        }
+        let key = format!("{}/{id}", self.of);
+        if let Some(bytes) = known.find(&key, Instant::now()) {
+            return Ok(bytes);
+        }
+        let bytes = self.read_manifest(id).await?;
+        known.remember(key, bytes.clone(), Instant::now());
+        Ok(bytes)
     }
 
     /// What is there of a backup.
@@ -150,4 +194,23 @@ impl Access {
 fn mistaken(answer: &Answer) -> StoreError {
     let text = format!("the pod that was asked about the storage answered another question: {answer:.100?}");
     StoreError::Elsewhere(Told { kind: ToldKind::Other, text })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_manifest_is_remembered_for_a_minute() {
+        let known = Manifests::default();
+        let now = Instant::now();
+        known.remember("s/1/a".to_owned(), vec![1], now);
+        assert_eq!(known.find("s/1/a", now + Duration::from_secs(59)), Some(vec![1]));
+        assert_eq!(known.find("s/1/a", now + REMEMBERED), None);
+        assert_eq!(known.find("s/2/a", now), None, "of another spec of the storage");
+        for number in 0..2 * MOST_REMEMBERED {
+            known.remember(format!("s/1/{number}"), vec![0], now);
+        }
+        assert_eq!(known.0.lock().unwrap().len(), MOST_REMEMBERED, "and no more");
+    }
 }

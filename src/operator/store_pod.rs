@@ -30,6 +30,9 @@ use super::pods::{PodState, read_runner_pod};
 use super::runners::{Authority, Identity, authority, pod};
 use super::storage::{StorePlan, VOLUME_GROUP};
 
+/// The kind in labels: not that of whoever asks, whose controller would look again for each change of this pod, and ask
+/// again.
+const KIND: &str = "StoreQuestion";
 /// The kind of work in names.
 const WORK: &str = "ask";
 /// How long one question may take, the start of its pod included.
@@ -69,7 +72,7 @@ impl StorePod {
     fn identity(&self, question: &Question) -> Identity {
         let text = serde_json::to_string(question).unwrap_or_default();
         let hash = xxh3_64(format!("{}{text}", self.plan.url).as_bytes()) >> 32;
-        Identity { run: format!("{}-{hash:08x}", self.who.run), attempt: 1, ..self.who.clone() }
+        Identity { kind: KIND, run: format!("{}-{hash:08x}", self.who.run), attempt: 1, ..self.who.clone() }
     }
 
     async fn answer(&self, who: &Identity, name: &str, question: &Question) -> Result<Answer, OperatorError> {

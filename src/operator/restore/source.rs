@@ -4,7 +4,7 @@ use crate::api::conditions::reasons;
 use crate::api::restore_status::RestoredBackup;
 use crate::archive::manifest::Manifest;
 use crate::operator::error::OperatorError;
-use crate::operator::store_access::Access;
+use crate::operator::store_access::{Access, Manifests};
 use crate::store::{ToldKind, explain, tell};
 
 use super::Reconciliation;
@@ -25,7 +25,7 @@ impl Reconciliation<'_> {
         };
         let access = Access::open(self.context, &self.who, storage, &found.secrets).await;
         let read = match access {
-            Ok(access) => read_manifest(&access, &source).await,
+            Ok(access) => read_manifest(&access, &self.context.manifests, &source).await,
             Err(refusal) => Err(Refusal::new(reasons::STORAGE_NOT_READY, refusal.to_string())),
         };
         Ok(read.map(|manifest| {
@@ -35,9 +35,9 @@ impl Reconciliation<'_> {
     }
 }
 
-async fn read_manifest(access: &Access, source: &Source) -> Result<Manifest, Refusal> {
+async fn read_manifest(access: &Access, known: &Manifests, source: &Source) -> Result<Manifest, Refusal> {
     let id = &source.backup_id;
-    let bytes = access.read_manifest(id).await.map_err(|error| match tell(&error).kind {
+    let bytes = access.read_manifest_lately(known, id).await.map_err(|error| match tell(&error).kind {
         ToldKind::NotFound | ToldKind::Incomplete | ToldKind::Deleted => Refusal::new("NotFound", error.to_string()),
         ToldKind::Damaged => Refusal::new("DamagedBackup", error.to_string()),
         _ => Refusal::new(reasons::STORAGE_NOT_READY, explain(&error)),
