@@ -14,6 +14,7 @@
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::as_conversions))]
 
 pub mod finish;
+pub mod growth;
 pub mod metadata;
 pub mod pages;
 pub mod plan;
@@ -36,6 +37,7 @@ use crate::innodb::page::PageFault;
 use crate::innodb::redo::{RecordKind, RedoError};
 
 pub use finish::{CleanLog, clean_log};
+pub use growth::Growth;
 pub use metadata::TableMetadata;
 pub use pages::{PageWorker, Tally};
 pub use plan::ApplyPlan;

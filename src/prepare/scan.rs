@@ -24,7 +24,7 @@ use crate::innodb::redo::{EndReason, MiniTransaction, Poll, RecordKind, RedoDeco
 use crate::innodb::space::{SpaceHeader, TablespaceKey};
 
 /// Bytes that are decoded at a time.
-const STEP: usize = 64 << 10;
+pub(super) const STEP: usize = 64 << 10;
 
 /// What is to be scanned, and with how much.
 #[derive(Debug, Clone)]
@@ -123,7 +123,7 @@ impl RedoScan {
     }
 }
 
-fn describe(reason: &EndReason) -> String {
+pub(super) fn describe(reason: &EndReason) -> String {
     match reason {
         EndReason::PartialBlock => "its last block is not full".to_owned(),
         EndReason::NotWritten => "the next block was never written".to_owned(),

@@ -51,7 +51,7 @@ pub struct Space {
 }
 
 impl Space {
-    fn new(copied: CopiedSpace) -> Self {
+    pub(super) fn new(copied: CopiedSpace) -> Self {
         let encrypted = copied.flags.is_encrypted();
         let (pages, keys) = (copied.pages, Vec::new());
         Self { copied, pages, encrypted, last_changed: None, encryption_changed: false, keys }
@@ -115,6 +115,18 @@ impl Space {
                 }
             }
             _ => {}
+        }
+        Ok(())
+    }
+
+    /// Learns from a record of this tablespace what it says of its size.
+    pub(super) fn note_size(&mut self, record: &RedoRecord<'_>) -> Result<(), FormatError> {
+        if record.kind == RecordKind::FileExtend {
+            if let Body::FileExtend(extend) = record.body()? {
+                self.note_extension(extend.offset.saturating_add(extend.bytes));
+            }
+        } else if record.kind == RecordKind::Write4 && record.page.is_some_and(|page| page.page == PageNo(0)) {
+            self.note_page0(record, None)?;
         }
         Ok(())
     }

@@ -29,6 +29,7 @@ use std::time::Instant;
 use crate::archive::ArchiveReader;
 use crate::archive::filetable::FileTable;
 use crate::archive::manifest::Manifest;
+use crate::innodb::ids::SpaceId;
 use crate::innodb::keyring::Keyring;
 use crate::innodb::lsn::Lsn;
 use crate::innodb::space::TablespaceFlags;
@@ -281,7 +282,7 @@ fn fill(
     ctx.progress.step("redo");
     let redo = match recovery {
         Some(recovery) => native::write_clean_log(target, layout, recovery, manifest)?,
-        None => redo::write(target, reader, manifest, &ctx.cancel)?,
+        None => write_captured_log(ctx, options, target, source, layout)?,
     };
     written.bytes.fetched = written.bytes.fetched.saturating_add(redo.fetched);
     written.bytes.written = written.bytes.written.saturating_add(redo.written);
@@ -295,6 +296,21 @@ fn fill(
     target.sync(layout.outside())?;
     ctx.check()?;
     redo::publish(target)?;
+    Ok(written)
+}
+
+/// Writes the log that a server will apply, and makes what it will not make: the end of the system tablespace.
+fn write_captured_log(
+    ctx: &Context,
+    options: &RestoreOptions,
+    target: &Target,
+    source: &Source<'_>,
+    layout: &Layout,
+) -> Result<redo::RedoWritten, Error> {
+    let keyring = options.keyring_file.as_deref().map(read_keyring).transpose()?;
+    let mut growth = redo::system_growth(source.manifest, source.table, keyring.as_ref())?;
+    let written = redo::write(target, source.reader, source.manifest, &mut growth, &ctx.cancel)?;
+    layout.extend(SpaceId::SYSTEM, growth.finish(source.manifest.lsn.end)?)?;
     Ok(written)
 }
 

@@ -17,11 +17,9 @@ use crate::archive::filetable::FileTable;
 use crate::archive::frame::{Frame, WINDOW_BYTES};
 use crate::archive::manifest::Manifest;
 use crate::archive::{ArchiveReader, AttemptId, StreamId};
-use crate::innodb::FormatError;
 use crate::innodb::ids::{PageNo, SpaceId};
 use crate::innodb::keyring::Keyring;
 use crate::innodb::lsn::LOG_BLOCK_SIZE;
-use crate::innodb::redo::file::encryption_info;
 use crate::innodb::space::TablespaceFlags;
 use crate::ops::context::Context;
 use crate::ops::error::{Error, ErrorKind};
@@ -56,7 +54,7 @@ pub fn scan(
     let scan_options = ScanOptions {
         checkpoint: manifest.lsn.checkpoint,
         end: manifest.lsn.end,
-        log_key: log_key(manifest, keyring.as_ref())?,
+        log_key: redo::log_key(manifest, keyring.as_ref())?,
         keyring,
         memory: (options.memory / PLAN_SHARE).max(LEAST_PLAN),
         spill_dir: existing_ancestor(&options.datadir).to_path_buf(),
@@ -70,28 +68,8 @@ pub fn scan(
     Ok(scan.finish()?)
 }
 
-/// The key of an encrypted log.
-fn log_key(
-    manifest: &Manifest,
-    keyring: Option<&Keyring>,
-) -> Result<Option<crate::innodb::space::TablespaceKey>, Error> {
-    let failed = |error: FormatError| {
-        Error::new(ErrorKind::KeyMissing, "the key of the redo log cannot be opened").caused_by(error)
-    };
-    let block = redo::encryption_block(manifest)?;
-    let Some(info) = encryption_info(&block).map_err(failed)? else { return Ok(None) };
-    info.unwrap_key(keyring.unwrap_or(&Keyring::default())).map(Some).map_err(failed)
-}
-
 fn copied_spaces(table: &FileTable) -> Result<Vec<CopiedSpace>, Error> {
-    let copied = |entry: &crate::archive::filetable::SpaceEntry| {
-        let flags = TablespaceFlags::decode(entry.flags).map_err(|error| {
-            Error::new(ErrorKind::UnsupportedFormat, format!("space {}", entry.space)).caused_by(error)
-        })?;
-        let last_file = entry.pieces.last().map_or(PageNo(0), |piece| piece.first_page);
-        Ok(CopiedSpace { space: entry.space, flags, pages: entry.pages, last_file })
-    };
-    table.spaces.iter().map(copied).collect()
+    table.spaces.iter().map(redo::copied_space).collect()
 }
 
 /// Pages of a window.

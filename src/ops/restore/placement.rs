@@ -12,6 +12,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsStr;
+use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
@@ -22,7 +23,7 @@ use crate::innodb::space::TablespaceFlags;
 use crate::ops::error::{Error, ErrorKind};
 use crate::ops::options::ExternalFiles;
 
-use super::target::{self, Target};
+use super::target::{self, Target, io_error};
 use crate::util::names::printable;
 
 /// The rule for one restore.
@@ -174,6 +175,18 @@ impl Layout {
         if let Some(last) = self.spaces.get_mut(&space).and_then(|pieces| pieces.last_mut()) {
             last.pages = last.pages.max(pages.saturating_sub(last.first_page.0));
         }
+    }
+
+    /// Makes a tablespace that was created as large as it must be: zeros behind its last file, if that is too short.
+    pub fn extend(&self, space: SpaceId, pages: u32) -> Result<(), Error> {
+        let Some(last) = self.spaces.get(&space).and_then(|pieces| pieces.last()) else { return Ok(()) };
+        let needed = pages.saturating_sub(last.first_page.0);
+        if needed <= last.pages {
+            return Ok(());
+        }
+        let bytes = u64::from(needed).saturating_mul(u64::from(last.page_bytes));
+        let file = File::options().write(true).open(&last.path);
+        file.and_then(|file| file.set_len(bytes)).map_err(|error| io_error("set the size of", &last.path, error))
     }
 
     /// Files that lie outside of the data directory.

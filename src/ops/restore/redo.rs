@@ -17,13 +17,19 @@ use std::sync::mpsc::sync_channel;
 use tokio_util::sync::CancellationToken;
 
 use crate::archive::ArchiveReader;
+use crate::archive::filetable::{FileTable, SpaceEntry};
 use crate::archive::manifest::Manifest;
 use crate::innodb::FormatError;
+use crate::innodb::ids::{PageNo, SpaceId};
+use crate::innodb::keyring::Keyring;
 use crate::innodb::lsn::{LOG_BLOCK_SIZE, Lsn};
 use crate::innodb::redo::file::{
-    HEADER_BLOCK_SIZE, PlannedFile, RedoFileHeader, RedoFlags, encode_checkpoint, file_name, plan_log_set,
+    HEADER_BLOCK_SIZE, PlannedFile, RedoFileHeader, RedoFlags, encode_checkpoint, encryption_info, file_name,
+    plan_log_set,
 };
+use crate::innodb::space::{TablespaceFlags, TablespaceKey};
 use crate::ops::error::{Error, ErrorKind};
+use crate::prepare::{CopiedSpace, Growth};
 use crate::util::fs::durable_rename;
 
 use super::target::{FILE_MODE, Target, io_error, local_io};
@@ -43,11 +49,12 @@ pub struct RedoWritten {
     pub files: u64,
 }
 
-/// Builds the log set under its temporary name.
+/// Builds the log set under its temporary name. `growth` reads along.
 pub fn write(
     target: &Target,
     reader: &ArchiveReader,
     manifest: &Manifest,
+    growth: &mut Growth,
     cancel: &CancellationToken,
 ) -> Result<RedoWritten, Error> {
     let directory = target.datadir().join(BUILDING);
@@ -66,8 +73,27 @@ pub fn write(
         open: None,
         sum: RedoWritten::default(),
     };
-    log.sum.fetched = read(reader, manifest, cancel, &mut |blocks| log.append(blocks))?;
+    log.sum.fetched = read(reader, manifest, cancel, &mut |blocks| {
+        growth.feed(blocks)?;
+        log.append(blocks)
+    })?;
     log.finish()
+}
+
+/// What finds out how large the system tablespace has become: a server that recovers a copy extends any other file, but
+/// refuses to start where this one is too short (MySQL 9.7).
+pub fn system_growth(manifest: &Manifest, table: &FileTable, keyring: Option<&Keyring>) -> Result<Growth, Error> {
+    let system = table.spaces.iter().find(|entry| entry.space == SpaceId::SYSTEM);
+    let system = system.ok_or_else(|| Error::new(ErrorKind::DamagedBackup, "the backup has no system tablespace"))?;
+    Ok(Growth::new(manifest.lsn.checkpoint, log_key(manifest, keyring)?, copied_space(system)?))
+}
+
+/// A tablespace as the redo finds it.
+pub fn copied_space(entry: &SpaceEntry) -> Result<CopiedSpace, Error> {
+    let flags = TablespaceFlags::decode(entry.flags)
+        .map_err(|error| Error::new(ErrorKind::UnsupportedFormat, format!("space {}", entry.space)).caused_by(error))?;
+    let last_file = entry.pieces.last().map_or(PageNo(0), |piece| piece.first_page);
+    Ok(CopiedSpace { space: entry.space, flags, pages: entry.pages, last_file })
 }
 
 /// Hands out the blocks of all redo in order, each segment fetched while the one before is worked on. Refuses redo that
@@ -127,6 +153,16 @@ pub fn encryption_block(manifest: &Manifest) -> Result<Vec<u8>, Error> {
         Ok(block) if block.len() == HEADER_BLOCK_SIZE => Ok(block),
         _ => Err(Error::new(ErrorKind::DamagedBackup, "the manifest's redo encryption block is not 512 bytes in hex")),
     }
+}
+
+/// The key of an encrypted log.
+pub fn log_key(manifest: &Manifest, keyring: Option<&Keyring>) -> Result<Option<TablespaceKey>, Error> {
+    let failed = |error: FormatError| {
+        Error::new(ErrorKind::KeyMissing, "the key of the redo log cannot be opened").caused_by(error)
+    };
+    let block = encryption_block(manifest)?;
+    let Some(info) = encryption_info(&block).map_err(failed)? else { return Ok(None) };
+    info.unwrap_key(keyring.unwrap_or(&Keyring::default())).map(Some).map_err(failed)
 }
 
 fn format_error(error: FormatError) -> Error {
