@@ -89,7 +89,10 @@ pub enum PrepareError {
         pages: u32,
     },
     /// Native recovery cannot promise the result that the server's own would have.
-    #[error("redo at LSN {lsn} ({kind}) changes {page}: {why}")]
+    #[error(
+        "redo at LSN {lsn} ({kind}) compresses {page} anew, as the server's compressor did: its zlib {zlib} is not known to \
+         make the bytes that ours does"
+    )]
     NotNative {
         /// Where in the redo.
         lsn: Lsn,
@@ -97,8 +100,8 @@ pub enum PrepareError {
         kind: RecordKind,
         /// The page.
         page: PageId,
-        /// What is not there.
-        why: &'static str,
+        /// The server's zlib.
+        zlib: String,
     },
     /// The key of a tablespace is not at hand, or is none.
     #[error("the key of space {space} cannot be opened: {source}")]

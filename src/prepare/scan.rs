@@ -22,6 +22,8 @@ use crate::innodb::keyring::Keyring;
 use crate::innodb::lsn::Lsn;
 use crate::innodb::redo::{EndReason, MiniTransaction, Poll, RecordKind, RedoDecoder, RedoError, RedoRecord};
 use crate::innodb::space::{SpaceHeader, TablespaceKey};
+use crate::util::names::printable;
+use crate::util::zlib;
 
 /// Bytes that are decoded at a time.
 pub(super) const STEP: usize = 64 << 10;
@@ -37,6 +39,8 @@ pub struct ScanOptions {
     pub log_key: Option<TablespaceKey>,
     /// The keys of encrypted tablespaces.
     pub keyring: Option<Keyring>,
+    /// The zlib of the server that wrote the log, its `version_compile_zlib`; `None` where that is not known.
+    pub zlib: Option<String>,
     /// Memory for records.
     pub memory: u64,
     /// A directory on whose file system records are kept that do not fit into that. Nothing appears in it.
@@ -68,6 +72,8 @@ struct Facts {
     metadata: TableMetadata,
     plan: PlanBuilder,
     keyring: Option<Keyring>,
+    /// The server's zlib, where it is not known to make the bytes that ours does.
+    other_zlib: Option<String>,
     counts: ScanCounts,
 }
 
@@ -80,6 +86,7 @@ impl RedoScan {
             metadata: TableMetadata::default(),
             plan: PlanBuilder::new(options.memory, &options.spill_dir, secret),
             keyring: options.keyring.clone(),
+            other_zlib: other_zlib(options.zlib.as_deref()),
             counts: ScanCounts::default(),
         };
         let decoder = RedoDecoder::new(options.checkpoint, options.log_key.clone());
@@ -117,7 +124,7 @@ impl RedoScan {
             let why = self.ended.map_or_else(String::new, |reason| describe(&reason));
             return Err(PrepareError::WrongEnd { at, wanted, why });
         }
-        let Facts { spaces, metadata, plan, keyring, counts } = self.facts;
+        let Facts { spaces, metadata, plan, keyring, counts, .. } = self.facts;
         let spaces = spaces.finish()?;
         Ok(Recovery { plan: plan.finish()?, spaces, metadata, counts, end: wanted, keyring, keys: RwLock::default() })
     }
@@ -153,19 +160,24 @@ impl Facts {
         if !self.spaces.note_change(page, record, self.keyring.as_ref())? {
             return Ok(());
         }
-        if let Some(why) = not_native(record.kind) {
-            return Err(PrepareError::NotNative { lsn: record.lsn, kind: record.kind, page, why });
+        if record.kind.compresses_anew()
+            && let Some(zlib) = &self.other_zlib
+        {
+            let (lsn, kind, zlib) = (record.lsn, record.kind, zlib.clone());
+            return Err(PrepareError::NotNative { lsn, kind, page, zlib });
         }
         self.counts.records = self.counts.records.saturating_add(1);
         self.plan.push(&PlannedRecord { page, lsn: record.lsn, end, bytes: record.bytes })
     }
 }
 
-/// Why native recovery leaves such a record to the server, if it does.
-fn not_native(kind: RecordKind) -> Option<&'static str> {
-    // Written with innodb_log_compressed_pages=OFF only: the redo then has the rows, but not what became of them.
-    matches!(kind, RecordKind::ZipReorganize | RecordKind::ZipCompressNoData)
-        .then_some("the page that comes of it depends on the server's compressor")
+/// How to name a zlib whose pages may not be those that ours makes: what it compressed must not be compressed anew here.
+fn other_zlib(server: Option<&str>) -> Option<String> {
+    match server {
+        Some(version) if zlib::makes_same_bytes(version) => None,
+        Some(version) => Some(printable(version.as_bytes())),
+        None => Some("of a version that was not recorded".to_owned()),
+    }
 }
 
 pub(super) fn redo_error(record: &RedoRecord<'_>, source: FormatError) -> PrepareError {

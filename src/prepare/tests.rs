@@ -42,8 +42,8 @@ fn write(page: u8, at: u16, value: u8) -> Vec<u8> {
 }
 
 fn options(end: Lsn, keyring: Option<Keyring>) -> ScanOptions {
-    let spill_dir = std::env::temp_dir();
-    ScanOptions { checkpoint: CHECKPOINT, end, log_key: None, keyring, memory: 1 << 20, spill_dir }
+    let (zlib, spill_dir) = (Some("1.3.1".to_owned()), std::env::temp_dir());
+    ScanOptions { checkpoint: CHECKPOINT, end, log_key: None, keyring, zlib, memory: 1 << 20, spill_dir }
 }
 
 fn copied(flags: u32) -> CopiedSpace {
@@ -155,13 +155,24 @@ fn a_log_must_end_where_the_backup_does() {
 }
 
 #[test]
-fn what_depends_on_a_compressor_is_left_to_the_server() {
+fn what_another_compressor_made_is_left_to_the_server() {
     // A plain secondary index of one column of four bytes, level 6.
     let index = [1, 1, 0, 1, 0, 1, 0x80, 4];
     let record = |kind: u8| [&[kind | 0x80, 5, 3][..], &index, &[6]].concat();
+    let scan_with = |kind, zlib: Option<&str>| {
+        let (blocks, ends) = log(&[record(kind)]);
+        let options = ScanOptions { zlib: zlib.map(str::to_owned), ..options(ends[0], None) };
+        let mut scan = RedoScan::new(options, &[copied(0x4029)]);
+        scan.feed(&blocks)?;
+        scan.finish()
+    };
     for kind in [73, 74] {
-        let error = scan(&[record(kind)], 0x4029, None).unwrap_err();
-        assert!(matches!(&error, PrepareError::NotNative { .. }), "{error}");
+        for (zlib, named) in [(Some("1.3.1.zlib-ng"), "its zlib 1.3.1.zlib-ng is"), (None, "was not recorded")] {
+            let error = scan_with(kind, zlib).unwrap_err();
+            assert!(matches!(&error, PrepareError::NotNative { .. }), "{error}");
+            assert!(error.to_string().contains(named), "{error}");
+        }
+        assert_eq!(scan_with(kind, Some("1.2.13")).unwrap().counts().records, 1);
     }
 }
 

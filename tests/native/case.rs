@@ -31,6 +31,8 @@ pub struct Crash {
     pub base: TempDir,
     pub log: Log,
     pub keyring: Option<Keyring>,
+    /// The server's `version_compile_zlib`.
+    pub zlib: String,
 }
 
 impl Crash {
@@ -107,6 +109,7 @@ async fn hold(server: &Server) -> mysql_async::Conn {
 
 async fn crash(mut server: Server, copied: Option<&TempDir>, checkpoint: Lsn, holder: mysql_async::Conn) -> Crash {
     server.sql("FLUSH ENGINE LOGS").await;
+    let zlib = server.variable("version_compile_zlib").await;
     drop(holder);
     server.kill9();
     let keyring = keyring(&server);
@@ -114,7 +117,7 @@ async fn crash(mut server: Server, copied: Option<&TempDir>, checkpoint: Lsn, ho
     let base = scratch();
     let before = copied.map(|copied| spaces(copied.path(), keyring.as_ref())).unwrap_or_default();
     build_base(&server, &before, &log, &base.path().join("data"), keyring.as_ref());
-    Crash { server, base, log, keyring }
+    Crash { server, base, log, keyring, zlib }
 }
 
 /// The server's keys; it makes the file with the first one.

@@ -24,14 +24,10 @@ const MEMORY: u64 = 1 << 20;
 /// Pages that are recovered together.
 const WINDOW: u32 = 256;
 
-/// Recovers a crash into `to` up to `end`, and gives it a clean log. False, with nothing written, where the product leaves
-/// it to the server.
-pub fn prepare(crash: &Crash, end: Lsn, to: &Path) -> bool {
-    let recovery = match scan(crash, end, &spaces(&crash.base(), crash.keyring.as_ref()), to.parent().unwrap()) {
-        Ok(recovery) => recovery,
-        Err(PrepareError::NotNative { .. }) => return false,
-        Err(other) => panic!("{other}"),
-    };
+/// Recovers a crash into `to` up to `end`, and gives it a clean log.
+pub fn prepare(crash: &Crash, end: Lsn, to: &Path) {
+    let recovery = scan(crash, end, &spaces(&crash.base(), crash.keyring.as_ref()), to.parent().unwrap())
+        .unwrap_or_else(|error| panic!("{error}"));
     copy_tree(&crash.base(), to);
     let copied = spaces(to, crash.keyring.as_ref());
     let mut worker = PageWorker::new(&recovery);
@@ -46,7 +42,6 @@ pub fn prepare(crash: &Crash, end: Lsn, to: &Path) -> bool {
     std::fs::write(redo.join(&log.file_name), bytes).unwrap();
     let system = std::fs::File::options().write(true).open(to.join("ibdata1")).unwrap();
     system.write_all_at(&log.checkpoint.get().to_be_bytes(), FLUSH_LSN_OFFSET).unwrap();
-    true
 }
 
 fn page_size(crash: &Crash) -> PageSize {
@@ -64,6 +59,7 @@ fn scan(
         end,
         log_key: crash.log.key.clone(),
         keyring: crash.keyring.clone(),
+        zlib: Some(crash.zlib.clone()),
         memory: MEMORY,
         spill_dir: spill_dir.to_owned(),
     };

@@ -56,6 +56,7 @@ pub fn scan(
         end: manifest.lsn.end,
         log_key: redo::log_key(manifest, keyring.as_ref())?,
         keyring,
+        zlib: manifest.server.settings.get("version_compile_zlib").cloned(),
         memory: (options.memory / PLAN_SHARE).max(LEAST_PLAN),
         spill_dir: existing_ancestor(&options.datadir).to_path_buf(),
     };
