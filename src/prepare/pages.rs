@@ -6,8 +6,8 @@
 //!                      └──────────────────────────────────────────────────────────────────────────────────────┘
 //! ```
 //! Which stored page is the right one (of a full copy, or the newest of a chain) is the caller's to know. A page that was
-//! compressed by the server (page compression) is written uncompressed, as the server's own recovery writes it: which
-//! tables are compressed so is known to the dictionary only. The server compresses it again when it changes.
+//! compressed by the server (page compression) and that redo changes is written uncompressed, to which no server objects: it
+//! compresses it again when it next writes it. (A server that recovers compresses such pages at once.)
 
 use std::collections::HashMap;
 use std::ops::Range;

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 
 use stillframe::innodb::ids::{PageId, PageNo, SpaceId};
 use stillframe::innodb::lsn::Lsn;
+use stillframe::innodb::page::{PageType, fil};
 
 use crate::driver::Native;
 use crate::files::{Pages, Space};
@@ -96,6 +97,22 @@ fn compare_sizes(copied: &Pages, native: &Native, theirs: &Pages, outcome: &mut 
     }
 }
 
+/// What sealing a page for its file leaves in its header, the server's last one over ours, is no content.
+pub fn forget_headers(ours: &mut [u8], server: &mut [u8], [copied, theirs]: [&Pages; 2], page: PageNo) {
+    let kind = theirs.kind(page);
+    let forgotten = match kind {
+        // Written with a header of its own.
+        Some(PageType::Compressed | PageType::CompressedAndEncrypted) => fil::FLUSH_LSN..fil::SPACE_ID,
+        // Its type was in the midst of that of the compression that it had been read with.
+        Some(PageType::Encrypted) if copied.kind(page) == Some(PageType::CompressedAndEncrypted) => {
+            fil::ORIGINAL_TYPE..fil::ORIGINAL_SIZE
+        }
+        _ => return,
+    };
+    ours[forgotten.clone()].fill(0);
+    server[forgotten].fill(0);
+}
+
 fn compare_page(copied: &Pages, native: &Native, theirs: &Pages, page: PageNo, outcome: &mut Outcome) {
     let id = PageId { space: copied.space.id, page };
     let touched = native.touched.get(&id);
@@ -103,10 +120,13 @@ fn compare_page(copied: &Pages, native: &Native, theirs: &Pages, page: PageNo, o
         outcome.untouched += 1;
         return;
     }
-    let server = theirs.plain(page);
+    let mut server = theirs.plain(page);
     let ours = touched.map_or(Ok(None), crate::driver::Touched::finished);
     let changed = matches!(ours, Ok(Some(_)));
-    let ours = ours.map(|page_bytes| page_bytes.unwrap_or_else(|| copied.plain(page)));
+    let mut ours = ours.map(|page_bytes| page_bytes.unwrap_or_else(|| copied.plain(page)));
+    if let Ok(ours) = &mut ours {
+        forget_headers(ours, &mut server, [copied, &theirs], page);
+    }
     if ours.as_ref() == Ok(&server) {
         match (changed, touched.is_some()) {
             (true, _) => outcome.changed += 1,

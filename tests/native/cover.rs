@@ -41,10 +41,6 @@ impl Coverage {
         *self.0.entry((record.kind, branch(flags, page, record))).or_default() += 1;
     }
 
-    pub fn has_any(&self, kinds: &[RecordKind]) -> bool {
-        self.0.keys().any(|(kind, _)| kinds.contains(kind))
-    }
-
     pub fn add(&mut self, other: &Self) {
         for (branch, count) in &other.0 {
             *self.0.entry(branch.clone()).or_default() += count;

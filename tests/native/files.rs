@@ -100,6 +100,12 @@ impl Pages {
         self.bytes.get(at..at + self.size)
     }
 
+    /// The type that a page has in the file.
+    pub fn kind(&self, page: PageNo) -> Option<PageType> {
+        let raw = self.raw(page)?;
+        PageType::try_from(u16::from_be_bytes([raw[fil::TYPE], raw[fil::TYPE + 1]])).ok()
+    }
+
     /// A page as recovery sees it: decrypted, decompressed, zero beyond the end of the file. Panics when its checksum
     /// is wrong.
     pub fn plain(&self, page: PageNo) -> Vec<u8> {
@@ -112,6 +118,18 @@ impl Pages {
         }
         plain(raw, self.space.key.as_ref())
     }
+}
+
+/// How many pages of each kind the files below a directory have, as they are there.
+pub fn kinds(datadir: &Path, keyring: Option<&Keyring>) -> BTreeMap<u16, usize> {
+    let mut kinds = BTreeMap::new();
+    for space in spaces(datadir, keyring).values() {
+        let pages = Pages::read(space);
+        for page in (0..pages.count()).filter_map(|page| pages.raw(PageNo(page))) {
+            *kinds.entry(u16::from_be_bytes([page[fil::TYPE], page[fil::TYPE + 1]])).or_default() += 1;
+        }
+    }
+    kinds
 }
 
 /// A page without what was done to it on its way to the file.

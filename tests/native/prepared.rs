@@ -13,7 +13,7 @@ use stillframe::prepare::finish::FLUSH_LSN_OFFSET;
 use stillframe::prepare::{CopiedSpace, PageWorker, PrepareError, Recovery, RedoScan, ScanOptions, clean_log};
 
 use crate::case::Crash;
-use crate::compare::{Difference, Outcome};
+use crate::compare::{Difference, Outcome, forget_headers};
 use crate::files::{Pages, Space, spaces};
 use crate::oracle::{self, copy_tree};
 use crate::support::replica::{check_tables, compare_checksums};
@@ -119,20 +119,21 @@ pub fn compare(base: &BTreeMap<SpaceId, Pages>, crash: &Crash, end: Lsn, ours: &
                 let at = usize::try_from(FLUSH_LSN_OFFSET).unwrap();
                 native[at..at + 8].copy_from_slice(&theirs.plain(page)[at..at + 8]);
             }
-            let theirs = theirs.plain(page);
-            if native == theirs {
+            let mut server = theirs.plain(page);
+            forget_headers(&mut native, &mut server, [copied, &theirs], page);
+            if native == server {
                 let changed = copied.raw(page) != mine.raw(page);
                 outcome.changed += u64::from(changed);
                 outcome.untouched += u64::from(!changed);
                 continue;
             }
             let page = PageId { space: *id, page };
-            if u64::from_be_bytes(theirs[16..24].try_into().unwrap()) > end.get() {
+            if u64::from_be_bytes(server[16..24].try_into().unwrap()) > end.get() {
                 outcome.written_since.push((page, file.clone()));
             } else {
                 let copied = copied.plain(page.page);
                 let file = file.clone();
-                outcome.differences.push(Difference { id: page, file, copied, native: Ok(native), server: theirs });
+                outcome.differences.push(Difference { id: page, file, copied, native: Ok(native), server });
             }
         }
     }

@@ -20,7 +20,11 @@ pub fn used_bytes(page: &[u8]) -> Result<usize, FormatError> {
     Ok(used)
 }
 
-/// Decompresses `page`, which must be decrypted, into `out`: the page as it was before compression.
+/// Decompresses `page`, which must be decrypted, into `out`: the page as a server has it that has read it.
+///
+/// As there, the header of the compression stays behind (bytes 26 to 33). Nobody reads it on a page of another type, no
+/// checksum covers it, and pages of R-trees, which have a number of their own there, are never compressed (seen: MySQL 9.7
+/// writes it back with pages that do not get smaller any more).
 pub fn decompress_page(page: &[u8], out: &mut Vec<u8>) -> Result<(), FormatError> {
     let original = usize::from(u16_at(page, fil::ORIGINAL_SIZE, WHAT)?);
     if original.saturating_add(fil::BODY) > page.len() {
@@ -45,7 +49,6 @@ pub fn decompress_page(page: &[u8], out: &mut Vec<u8>) -> Result<(), FormatError
     }
     let kind = u16_at(page, fil::ORIGINAL_TYPE, WHAT)?;
     write(out, fil::TYPE, &kind.to_be_bytes());
-    write(out, fil::FLUSH_LSN, &[0; 8]);
     Ok(())
 }
 

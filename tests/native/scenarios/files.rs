@@ -107,6 +107,94 @@ async fn wait_until_empty(work: &Work<'_>, name: &str) {
     panic!("{name} does not get empty");
 }
 
+/// How the tables of [`sealed`] are kept, by their names.
+const SEALED: [(&str, &str); 4] = [
+    ("s_zlib", "COMPRESSION='zlib'"),
+    ("s_lz4", "COMPRESSION='lz4'"),
+    ("s_both", "COMPRESSION='zlib' ENCRYPTION='Y'"),
+    ("s_secret", "ENCRYPTION='Y'"),
+];
+
+/// Tables whose pages are in their files compressed, encrypted, or both, and an encrypted R-tree.
+pub async fn sealed(work: &mut Work<'_>) {
+    let some = numbers(1, 600 * work.scale);
+    for (table, how) in SEALED {
+        work.run_all([
+            format!("CREATE TABLE {table} (id INT PRIMARY KEY, k INT, v TEXT, b LONGBLOB, KEY (k)) {how}"),
+            format!(
+                "INSERT INTO {table} SELECT n, n * 7 % 50, REPEAT(SHA2(n, 256), n % 20), \
+                 IF(n % 50, NULL, REPEAT(SHA2(n, 512), 400)) FROM {some}"
+            ),
+        ])
+        .await;
+    }
+    work.run_all([
+        "CREATE TABLE s_geo (id INT PRIMARY KEY, g GEOMETRY NOT NULL SRID 0, SPATIAL INDEX (g)) ENCRYPTION='Y'"
+            .to_owned(),
+        format!("INSERT INTO s_geo SELECT n, POINT(n, n % 7) FROM {some}"),
+        "CREATE TABLE s_zgeo (id INT PRIMARY KEY, g GEOMETRY NOT NULL SRID 0, SPATIAL INDEX (g)) COMPRESSION='zlib'"
+            .to_owned(),
+        format!("INSERT INTO s_zgeo SELECT n, POINT(n, n % 7) FROM {some}"),
+    ])
+    .await;
+}
+
+/// Changes to some of their pages, small and large: what the server then writes may or may not get smaller by compression.
+pub async fn sealed_changes(work: &mut Work<'_>) {
+    let random = vec!["RANDOM_BYTES(1000)"; 40].join(", ");
+    for (table, _) in SEALED {
+        work.run_all([
+            format!("UPDATE {table} SET k = k + 1 WHERE id % 40 = 0"),
+            format!("UPDATE {table} SET v = HEX(RANDOM_BYTES(450)) WHERE id % 90 BETWEEN 1 AND 20"),
+            format!("DELETE FROM {table} WHERE id % 11 = 3"),
+            format!("UPDATE {table} SET b = REPEAT('b', 30000) WHERE id % 100 = 0"),
+            format!("UPDATE {table} SET b = CONCAT({random}) WHERE id % 100 = 50"),
+            format!("INSERT INTO {table} SELECT 100000 + n, n, REPEAT('new', n), NULL FROM {}", numbers(1, 200)),
+        ])
+        .await;
+    }
+    for table in ["s_geo", "s_zgeo"] {
+        work.run_all([
+            format!("DELETE FROM {table} WHERE id % 5 = 0"),
+            format!("INSERT INTO {table} SELECT 100000 + n, POINT(n % 9, n) FROM {}", numbers(1, 300)),
+        ])
+        .await;
+    }
+}
+
+/// More undo tablespaces than a server ever has by itself, in use, some of them emptied and some gone.
+pub async fn many_undo_tablespaces(work: &mut Work<'_>) {
+    const COUNT: u64 = 20;
+    work.run("CREATE TABLE u_all (id INT PRIMARY KEY, v VARCHAR(900))").await;
+    work.run(format!("INSERT INTO u_all SELECT n, REPEAT('u', 800) FROM {}", numbers(1, 300 * work.scale))).await;
+    for number in 0..COUNT {
+        work.run(format!("CREATE UNDO TABLESPACE u_{number} ADD DATAFILE 'u_{number}.ibu'")).await;
+        // Each transaction takes the next one.
+        work.run(format!("UPDATE u_all SET v = CONCAT('{number} ', LEFT(v, 790)) WHERE id % 3 = {}", number % 3)).await;
+    }
+    for round in 0..2 {
+        for number in (round..COUNT).step_by(4) {
+            work.run(format!("ALTER UNDO TABLESPACE u_{number} SET INACTIVE")).await;
+        }
+        for number in (round..COUNT).step_by(4) {
+            wait_until_empty(work, &format!("u_{number}")).await;
+            // Some come back under the id that is next, others go, and one of them is made again.
+            if number % 8 == round {
+                work.run(format!("ALTER UNDO TABLESPACE u_{number} SET ACTIVE")).await;
+            } else {
+                work.run(format!("DROP UNDO TABLESPACE u_{number}")).await;
+            }
+        }
+        for turn in 0..COUNT {
+            work.run(format!("UPDATE u_all SET v = CONCAT('{turn}', LEFT(v, 790)) WHERE id % 4 = {round}")).await;
+        }
+    }
+    work.run("CREATE UNDO TABLESPACE u_4 ADD DATAFILE 'u_4.ibu'").await;
+    for turn in 0..COUNT {
+        work.run(format!("UPDATE u_all SET v = CONCAT('{turn}', LEFT(v, 790)) WHERE id % 4 = 3")).await;
+    }
+}
+
 /// Encrypted tablespaces, some changed from one to the other; a master key that changes; redo encrypted now and then.
 pub async fn encryption(work: &mut Work<'_>) {
     let some = numbers(1, 400 * work.scale);
