@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   push (log order) ─► memory ─► it all fits: one run in memory
-//!                          └────► it does not: runs in a file, eight at most in the end
+//!                          └────► it does not: runs in a file, 64 at most in the end
 //!   reader.seek(window) ─► next_page ─► each record of it, in log order ─► next_page ─► …
 //! ```
 //! Records themselves are sorted, not references to them: a window is then read in one go, whatever the log's size.
@@ -240,7 +240,7 @@ mod tests {
     fn every_record_is_found_once_and_in_order_in_memory_and_on_disk() {
         let all = records(7, 20_000);
         for (budget, enciphered, runs) in
-            [(1 << 30, false, 0), (100_000, false, 8), (100_000, true, 8), (3_000, false, 8)]
+            [(1 << 30, false, 0), (100_000, false, 64), (100_000, true, 64), (3_000, false, 64)]
         {
             let plan = plan(&all, budget, enciphered);
             assert!(plan.runs.len() <= runs && plan.memory.is_empty() == (runs > 0), "{} runs", plan.runs.len());

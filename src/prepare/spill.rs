@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   memory full ─sort─► run 1 │ run 2 │ run 3 │ …          written front to back
-//!   more than 8 runs: each 64 that follow one another are merged into one, in a new file
+//!   more than 64 runs: each 64 that follow one another are merged into one, in a new file
 //! ```
 //! The file goes with the process, however that ends. Where tablespaces or the log are encrypted, what it holds is
 //! enciphered, too, by a key that is never written anywhere.
@@ -23,8 +23,8 @@ use super::PrepareError;
 use super::run::{Cursor, EVERYTHING, Kept};
 use crate::innodb::ids::{PageId, PageNo, SpaceId};
 
-/// Runs that are read side by side at most.
-pub const MOST_RUNS: usize = 8;
+/// Runs that are read side by side at most: each reader has a buffer of one read for each of them.
+pub const MOST_RUNS: usize = 64;
 /// Runs that are merged at once.
 const FAN_IN: usize = 64;
 /// Bytes between two fences at first.
