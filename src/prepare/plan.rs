@@ -7,8 +7,10 @@
 //! ```
 //! Records themselves are sorted, not references to them: a window is then read in one go, whatever the log's size.
 
+use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
 
 use super::PrepareError;
 use super::run::{Cursor, Kept, MemoryRun};
@@ -17,24 +19,43 @@ use crate::innodb::ids::{PageId, PageNo, SpaceId};
 
 pub use super::run::Kept as PlannedRecord;
 
-/// Collects records.
+/// Collects records. One half of its memory is filled while what is in the other is sorted and written.
 #[derive(Debug)]
 pub(super) struct PlanBuilder {
-    /// Memory for records.
-    budget: u64,
+    /// Memory for one half.
+    half: u64,
     dir: PathBuf,
     enciphered: bool,
     memory: MemoryRun,
+    spare: Option<MemoryRun>,
+    writing: Option<JoinHandle<Result<Written, PrepareError>>>,
     file: Option<SpillFile>,
     runs: Vec<FileRun>,
     records: u64,
 }
 
+/// What the thread that writes a run gives back.
+#[derive(Debug)]
+struct Written {
+    file: SpillFile,
+    run: FileRun,
+    memory: MemoryRun,
+}
+
 impl PlanBuilder {
     /// Keeps `budget` bytes in memory; more goes to a file on the file system of `dir`.
     pub fn new(budget: u64, dir: &Path, enciphered: bool) -> Self {
-        let dir = dir.to_path_buf();
-        Self { budget, dir, enciphered, memory: MemoryRun::new(budget), file: None, runs: Vec::new(), records: 0 }
+        Self {
+            half: budget / 2,
+            dir: dir.to_path_buf(),
+            enciphered,
+            memory: MemoryRun::new(budget / 2),
+            spare: None,
+            writing: None,
+            file: None,
+            runs: Vec::new(),
+            records: 0,
+        }
     }
 
     /// Adds the next record of the log.
@@ -44,32 +65,56 @@ impl PlanBuilder {
             self.spill()?;
             let _ = self.memory.push(kept);
         }
-        if self.memory.memory_bytes() > self.budget { self.spill() } else { Ok(()) }
+        if self.memory.used_bytes() > self.half { self.spill() } else { Ok(()) }
     }
 
+    /// Hands the memory to a thread that writes it, once the one before has written its own.
     fn spill(&mut self) -> Result<(), PrepareError> {
-        let mut memory = std::mem::replace(&mut self.memory, MemoryRun::new(self.budget));
-        memory.sort();
+        self.collect()?;
+        let empty = self.spare.take().unwrap_or_else(|| MemoryRun::new(self.half));
+        let mut memory = std::mem::replace(&mut self.memory, empty);
         let file = match self.file.take() {
             Some(file) => file,
             None => SpillFile::create(&self.dir, self.enciphered)?,
         };
         let start = self.runs.iter().map(FileRun::bytes).sum();
-        self.runs.push(write_run(&file, start, memory.kept())?);
-        self.file = Some(file);
+        let write = move || {
+            memory.sort();
+            let run = write_run(&file, start, memory.kept())?;
+            memory.clear();
+            Ok(Written { file, run, memory })
+        };
+        let thread = std::thread::Builder::new().name("redo-spill".into()).spawn(write);
+        self.writing = Some(thread.map_err(|error| self.failed(error))?);
         Ok(())
     }
 
+    /// Waits for the run that is being written.
+    fn collect(&mut self) -> Result<(), PrepareError> {
+        let Some(writing) = self.writing.take() else { return Ok(()) };
+        let ended = || self.failed(io::Error::other("the thread that writes it ended"));
+        let Written { file, run, memory } = writing.join().map_err(|_| ended())??;
+        self.runs.push(run);
+        (self.file, self.spare) = (Some(file), Some(memory));
+        Ok(())
+    }
+
+    fn failed(&self, source: io::Error) -> PrepareError {
+        PrepareError::Spill { act: "write", dir: self.dir.clone(), source }
+    }
+
     pub fn finish(mut self) -> Result<ApplyPlan, PrepareError> {
+        self.collect()?;
         if self.file.is_some() && !self.memory.is_empty() {
             self.spill()?;
+            self.collect()?;
         }
-        self.memory.sort();
-        let (file, runs) = match self.file {
-            Some(file) => merge(file, self.runs).map(|(file, runs)| (Some(file), runs))?,
-            None => (None, Vec::new()),
+        let Some(file) = self.file else {
+            self.memory.sort();
+            return Ok(ApplyPlan { memory: self.memory, file: None, runs: self.runs, records: self.records });
         };
-        Ok(ApplyPlan { memory: self.memory, file, runs, records: self.records })
+        let (file, runs) = merge(file, self.runs)?;
+        Ok(ApplyPlan { memory: MemoryRun::new(0), file: Some(file), runs, records: self.records })
     }
 }
 
@@ -106,7 +151,7 @@ impl ApplyPlan {
         self.runs.iter().map(FileRun::bytes).sum()
     }
 
-    fn unreadable(&self, error: std::io::Error) -> PrepareError {
+    fn unreadable(&self, error: io::Error) -> PrepareError {
         match &self.file {
             Some(file) => file.unreadable(error),
             None => PrepareError::Spill { act: "read", dir: PathBuf::new(), source: error },

@@ -111,8 +111,20 @@ impl MemoryRun {
         u64::try_from(self.arena.capacity().saturating_add(entries)).unwrap_or(u64::MAX)
     }
 
+    /// Memory that its records take, of that.
+    pub fn used_bytes(&self) -> u64 {
+        let entries = self.entries.len().saturating_mul(size_of::<(PageId, u32)>());
+        u64::try_from(self.arena.len().saturating_add(entries)).unwrap_or(u64::MAX)
+    }
+
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+
+    /// Forgets its records, and keeps its memory for others.
+    pub fn clear(&mut self) {
+        self.entries.clear();
+        self.arena.clear();
     }
 
     /// Puts it in order. Nothing may be added afterwards.
