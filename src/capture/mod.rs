@@ -95,6 +95,12 @@ pub enum CaptureError {
         /// Its tablespace.
         space: SpaceId,
     },
+    /// The server was at making an undo tablespace anew when it broke off: its file is no tablespace until it starts again.
+    #[error("{} says that an undo tablespace is being truncated or made, which the backup lock should exclude", path.display())]
+    UndoUnderConstruction {
+        /// The server's note.
+        path: PathBuf,
+    },
     /// Two files claim to be one tablespace.
     #[error("{} and {} both say that they are space {space}", first.display(), second.display())]
     DuplicateSpace {

@@ -139,6 +139,7 @@ impl PlannedSpace {
 
 /// Finds everything that a backup of the server at `layout` must hold.
 pub fn plan_copy(layout: &SourceLayout, registered: &[RegisteredFile]) -> Result<CopyPlan, CaptureError> {
+    refuse_unfinished_undo(&layout.undo_dir)?;
     let mut scan = Scan { layout, found: BTreeMap::new(), plan: CopyPlan::default() };
     scan.datadir()?;
     let extra = [&layout.data_home, &layout.undo_dir].into_iter().chain(&layout.directories);
@@ -337,6 +338,27 @@ fn is_log_table(schema: &[u8], file: &[u8]) -> bool {
     schema == b"mysql" && matches!(table, Some(b"general_log" | b"slow_log"))
 }
 
+/// While the server truncates or makes an undo tablespace, a note is in the undo directory. When that fails, it stays, and
+/// the file is made anew at the next start; what is in it until then, nobody can use (MySQL 9.7; tablespace-files reference,
+/// section 7).
+fn refuse_unfinished_undo(undo_dir: &Path) -> Result<(), CaptureError> {
+    /// At the beginning of the note once all is done, and it only has to be removed.
+    const DONE: [u8; 4] = 76_845_412_u32.to_be_bytes();
+    for (path, is_dir) in entries(undo_dir)? {
+        let name = path.file_name().unwrap_or_default().as_bytes();
+        if is_dir || !name.starts_with(b"undo_") || !name.ends_with(b"_trunc.log") {
+            continue;
+        }
+        match fs::read(&path) {
+            Ok(note) if note.starts_with(&DONE) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => return Err(CaptureError::Io { act: "read", path, source }),
+            Ok(_) => return Err(CaptureError::UndoUnderConstruction { path }),
+        }
+    }
+    Ok(())
+}
+
 fn is_tablespace_name(name: &[u8]) -> bool {
     let undo_number =
         name.strip_prefix(b"undo_").is_some_and(|digits| digits.len() == 3 && digits.iter().all(u8::is_ascii_digit));
@@ -409,6 +431,17 @@ mod tests {
             fs::write(at(name), b"x").unwrap();
         }
         dir
+    }
+
+    #[test]
+    fn an_undo_tablespace_that_is_not_finished_is_refused() {
+        let dir = instance();
+        let note = dir.path().join("undo_3_trunc.log");
+        fs::write(&note, [&76_845_412_u32.to_be_bytes()[..], &[0; 100]].concat()).unwrap();
+        plan_copy(&layout(dir.path()), &[]).unwrap();
+        fs::write(&note, [0; 16384]).unwrap();
+        let error = plan_copy(&layout(dir.path()), &[]).unwrap_err();
+        assert!(matches!(&error, CaptureError::UndoUnderConstruction { path } if *path == note), "{error}");
     }
 
     #[test]

@@ -26,7 +26,7 @@ impl From<CaptureError> for Error {
             CaptureError::MissingFile { .. } | CaptureError::DuplicateSpace { .. } => ErrorKind::ServerMismatch,
             CaptureError::FileShrank { .. } | CaptureError::RedoReplaced { .. } => ErrorKind::SourceChanged,
             CaptureError::RedoOverwritten { .. } => ErrorKind::RedoOverwritten,
-            CaptureError::RedoDisabled { .. } => ErrorKind::Preflight,
+            CaptureError::RedoDisabled { .. } | CaptureError::UndoUnderConstruction { .. } => ErrorKind::Preflight,
             CaptureError::SpoolFull { .. } => ErrorKind::SpoolFull,
             CaptureError::Cancelled => return Self::cancelled(),
             CaptureError::RedoStalled { .. } | CaptureError::Panicked => ErrorKind::Failed,
