@@ -22,6 +22,7 @@ use stillframe::innodb::space::SpaceHeader;
 use support::cli::Cli;
 use support::round;
 use support::server::{Server, scratch};
+use support::workload::text::Random;
 use support::workload::{Options, Workload};
 
 /// A tablespace's file in memory.
@@ -153,6 +154,51 @@ async fn good_files_of_4k_pages_are_silent() {
 #[tokio::test(flavor = "multi_thread")]
 async fn good_files_of_64k_pages_are_silent() {
     assert_silent(65536).await;
+}
+
+/// Compressed tables with comments so long that what is said of them does not fit into a row: the order of their rows is
+/// checked as that of others, and it is noticed when a part of the description is gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn descriptions_that_compressed_tablespaces_keep_off_page_are_read() {
+    let mut server = Server::builder().start().await;
+    server.sql("CREATE DATABASE wide").await;
+    let sizes = [1, 2, 4, 8, 16];
+    for kib in sizes {
+        let columns: Vec<String> =
+            (0..30).map(|number| format!("c{number} INT COMMENT '{}'", digits(number))).collect();
+        server
+            .sql(&format!(
+                "CREATE TABLE wide.t{kib} (id INT PRIMARY KEY, {}) ROW_FORMAT=COMPRESSED KEY_BLOCK_SIZE={kib};\n\
+                 INSERT INTO wide.t{kib} (id, c7) VALUES (1, 2), (2, 3), (3, 4), (4, 5)",
+                columns.join(", ")
+            ))
+            .await;
+    }
+    server.stop().await;
+    for kib in sizes {
+        let file = File::read(&server.datadir().join(format!("wide/t{kib}.ibd")));
+        let parts = pages_of(&file, PageType::SdiZBlob);
+        let (checked, findings) = file.check();
+        println!("{kib} KiB: {} parts, {checked:?}", parts.len());
+        assert!(findings.is_empty(), "{kib} KiB: {findings:?}");
+        assert!(!parts.is_empty() && checked.ordered_pages > 0, "{kib} KiB: {} parts, {checked:?}", parts.len());
+        let mut damaged = file.clone();
+        let at = parts[0] * file.size() + 60;
+        damaged.bytes[at] ^= 0x55;
+        let (checked, findings) = damaged.check();
+        assert!(findings.iter().any(|finding| finding.what.contains("not whole")), "{kib} KiB: {findings:?}");
+        assert_eq!(checked.ordered_pages, 0);
+    }
+}
+
+/// 900 digits that take half of that at least, however they are compressed.
+fn digits(seed: u64) -> String {
+    let mut random = Random::new(seed);
+    (0..900).map(|_| char::from_digit(u32::try_from(random.below(16)).unwrap(), 16).unwrap()).collect()
+}
+
+fn pages_of(file: &File, kind: PageType) -> Vec<usize> {
+    (0..file.bytes.len() / file.size()).filter(|number| file.page(*number)[24..26] == kind.id().to_be_bytes()).collect()
 }
 
 /// Numbers of the pages of a kind that are in their tree at a level.

@@ -5,7 +5,8 @@
 //!   page 0, behind the encryption info: version │ root ─► B-tree of (type, id, …, lengths, zlib of JSON)
 //!   JSON: columns, and indexes with their columns ─► description as redo records have it ─► RowLayout
 //! ```
-//! Objects that compressed tablespaces keep off page are not read: nothing is known of their indexes then.
+//! An object that does not fit into its row goes on in a chain of pages: as it is, or (in compressed tablespaces) compressed
+//! once more as a whole.
 
 use std::collections::HashMap;
 use std::io::Read as _;
@@ -168,9 +169,9 @@ impl<S: Source> Check<'_, S> {
                 Ok(Rows::Child(child)) => number = child,
                 Ok(Rows::Leaf(rows)) => {
                     for row in rows {
-                        let whole = self.whole(row)?;
-                        if let Some(json) = whole.and_then(|bytes| inflate(&bytes)) {
-                            found.push((number, json));
+                        match self.whole(row)?.and_then(|bytes| inflate(&bytes)) {
+                            Some(json) => found.push((number, json)),
+                            None => self.findings.add(number, "has dictionary information that is not whole"),
                         }
                     }
                     number = page.u32(12);
@@ -209,7 +210,7 @@ impl<S: Source> Check<'_, S> {
         Ok(Rows::Leaf(rows))
     }
 
-    /// What is stored in a row, with what is off page.
+    /// What is stored in a row, with what is off page; `None` where that is not all there.
     fn whole(&mut self, row: Stored) -> Result<Option<Vec<u8>>, S::Error> {
         const REFERENCE: usize = 20;
         if !row.external {
@@ -218,7 +219,18 @@ impl<S: Source> Check<'_, S> {
         let Some(local) = row.bytes.len().checked_sub(REFERENCE) else { return Ok(None) };
         let reference = Page::new(row.bytes.get(local..).unwrap_or_default().to_vec());
         let mut bytes = row.bytes.get(..local).unwrap_or_default().to_vec();
-        let mut number = reference.u32(4);
+        let (first, len) = (reference.u32(4), usize::try_from(reference.u32(16)).unwrap_or(usize::MAX));
+        let zip = self.subject.flags.zip_size().is_some();
+        let Some(parts) = self.off_page(first, if zip { &ZIP_PARTS } else { &PARTS })? else { return Ok(None) };
+        let parts = if zip { inflate(&parts) } else { Some(parts) };
+        let Some(parts) = parts.filter(|parts| parts.len() == len) else { return Ok(None) };
+        bytes.extend_from_slice(&parts);
+        Ok(Some(bytes))
+    }
+
+    /// The bytes on a chain of pages.
+    fn off_page(&mut self, first: u32, parts: &Parts) -> Result<Option<Vec<u8>>, S::Error> {
+        let (mut bytes, mut number) = (Vec::new(), first);
         for _ in 0..MOST_PAGES {
             if number == NONE {
                 return Ok(Some(bytes));
@@ -227,17 +239,32 @@ impl<S: Source> Check<'_, S> {
                 break;
             }
             let page = self.page(number)?;
-            if page.kind() != Some(PageType::SdiBlob) {
+            if page.kind() != Some(parts.kind) {
                 break;
             }
-            let len = usize::try_from(page.u32(38)).unwrap_or(usize::MAX);
-            let Some(part) = page.bytes().get(46..46_usize.saturating_add(len)) else { break };
+            let end =
+                parts.len.map(|len| usize::try_from(page.u32(len)).unwrap_or(usize::MAX).saturating_add(parts.data));
+            let Some(part) = page.bytes().get(parts.data..end.unwrap_or(page.bytes().len())) else { break };
             bytes.extend_from_slice(part);
-            number = page.u32(42);
+            number = page.u32(parts.next);
         }
         Ok(None)
     }
 }
+
+/// How off-page bytes lie on their pages.
+struct Parts {
+    kind: PageType,
+    /// Where the number of the next page is.
+    next: usize,
+    /// Where it says how many bytes there are; all of the page otherwise.
+    len: Option<usize>,
+    data: usize,
+}
+
+const PARTS: Parts = Parts { kind: PageType::SdiBlob, next: 42, len: Some(38), data: 46 };
+/// In a compressed tablespace they are one zlib stream, and zeros behind it.
+const ZIP_PARTS: Parts = Parts { kind: PageType::SdiZBlob, next: 12, len: None, data: 38 };
 
 /// What a page of the tree has.
 enum Rows {
