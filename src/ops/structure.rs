@@ -8,7 +8,7 @@
 use std::fs::File;
 use std::num::NonZeroUsize;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,6 +20,7 @@ use crate::innodb::ids::{PageNo, SpaceId};
 use crate::innodb::keyring::Keyring;
 use crate::innodb::lsn::Lsn;
 use crate::innodb::page::{PageType, compress, crypt, fil};
+use crate::innodb::space::header::PREFIX_SIZE;
 use crate::innodb::space::{SpaceHeader, TablespaceFlags, TablespaceKey};
 use crate::ops::error::{Error, ErrorKind};
 use crate::ops::report::{Problem, StructureReport};
@@ -38,6 +39,17 @@ pub struct Restored {
     pub flags: TablespaceFlags,
     /// Its files, in the order of their pages.
     pub files: Vec<PathBuf>,
+}
+
+/// The id of a tablespace whose files a server has had: it truncates undo tablespaces whenever it likes, and then each has
+/// another id and the same number.
+pub fn id_now(space: SpaceId, first: Option<&Path>) -> Result<SpaceId, Error> {
+    let (Some(number), Some(path)) = (space.undo_number(), first) else { return Ok(space) };
+    let mut prefix = [0; PREFIX_SIZE];
+    let file = File::open(path).map_err(|error| io(path, &error))?;
+    file.read_exact_at(&mut prefix, 0).map_err(|error| io(path, &error))?;
+    let now = SpaceHeader::decode_prefix(&prefix).map_or(space, |header| header.space);
+    Ok(if now.undo_number() == Some(number) { now } else { space })
 }
 
 /// Checks tablespaces that were recovered up to `end`. Errors are those of reading; what is wrong is in the report.
@@ -194,6 +206,6 @@ impl Source for Files<'_> {
     }
 }
 
-fn io(path: &std::path::Path, error: &std::io::Error) -> Error {
+fn io(path: &Path, error: &std::io::Error) -> Error {
     Error::new(ErrorKind::LocalIo, format!("cannot read {}: {error}", path.display()))
 }

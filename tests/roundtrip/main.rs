@@ -13,6 +13,7 @@ mod support;
 
 mod by_server;
 mod cache;
+mod ddl;
 mod many;
 mod native;
 mod places;

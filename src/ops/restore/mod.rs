@@ -132,8 +132,9 @@ async fn check_structure(
         let flags = TablespaceFlags::decode(entry.flags).map_err(|error| {
             Error::new(ErrorKind::UnsupportedFormat, format!("space {}: {error}", entry.space)).caused_by(error)
         })?;
-        let files = layout.pieces(entry.space).map(std::path::Path::to_path_buf).collect();
-        spaces.push(Restored { space: entry.space, flags, files });
+        let files: Vec<PathBuf> = layout.pieces(entry.space).map(std::path::Path::to_path_buf).collect();
+        let first = files.first().filter(|_| options.mysqld.is_some());
+        spaces.push(Restored { space: structure::id_now(entry.space, first.map(PathBuf::as_path))?, flags, files });
     }
     let keyring = options.keyring_file.as_deref().map(read_keyring).transpose()?;
     // A server that recovered the files has written redo of its own since.
