@@ -15,6 +15,11 @@ use crate::harness::{Bucket, Space, say, scenario};
 const CHART: &str = "helm/stillframe";
 const WAIT: [&str; 3] = ["--wait", "--timeout", "120s"];
 
+/// From version 4 on, helm asks who owns a field: somebody may have applied the definitions by hand.
+fn force() -> Result<&'static [&'static str]> {
+    Ok(if helm(&["version", "--short"])?.starts_with("v4") { &["--force-conflicts"] } else { &[] })
+}
+
 fn helm(arguments: &[&str]) -> Result<String> {
     let all: Vec<&str> = ["--namespace", "stillframe-system"].iter().chain(arguments).copied().collect();
     let output = super::core::chart::helm(&all)?;
@@ -58,7 +63,10 @@ async fn objects_and_data_outlive_the_operator() -> Result<()> {
         former_chart(folder.path())?;
         let former = folder.path().join("stillframe").to_string_lossy().into_owned();
         let now = columns(&space).await?;
-        helm(&[&["upgrade", "stillframe", &former, "--reuse-values", "--set", "replicas=1"], &WAIT[..]].concat())?;
+        helm(
+            &[&["upgrade", "stillframe", &former, "--reuse-values", "--set", "replicas=1"], &WAIT[..], force()?]
+                .concat(),
+        )?;
         ensure!(columns(&space).await? == now - 1, "the former chart's definitions are not there");
 
         let (bucket, (mysql, _load)) = tokio::try_join!(Bucket::start(&space, "s3"), loaded_server(&space, "mysql"))?;
@@ -79,7 +87,7 @@ async fn objects_and_data_outlive_the_operator() -> Result<()> {
             "--set-string",
             "podAnnotations.upgraded=yes",
         ];
-        helm(&[&changes, &WAIT[..]].concat())?;
+        helm(&[&changes, &WAIT[..], force()?].concat())?;
         ensure!(columns(&space).await? == now, "the upgrade left the former definitions");
         ensure!(operators(&space).await? == 2, "the upgrade left the former number of operators");
         let done = space.succeeded("MySQLBackup", "meanwhile").await?;
@@ -96,7 +104,9 @@ async fn objects_and_data_outlive_the_operator() -> Result<()> {
         let file = folder.path().join("values.json");
         std::fs::write(&file, values)?;
         let file = file.to_string_lossy();
-        helm(&[&["install", "stillframe", CHART, "--values", &file], &WAIT[..]].concat())?;
+        helm(
+            &[&["install", "stillframe", CHART, "--values", &file, "--take-ownership"], &WAIT[..], force()?].concat(),
+        )?;
         space.apply_object(&backup("after", "bucket", &mysql)).await?;
         space.succeeded("MySQLBackup", "after").await?;
         let status = space.get("MySQLBackup", "before").await?;
