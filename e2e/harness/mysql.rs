@@ -147,10 +147,11 @@ impl Mysql {
         Ok(())
     }
 
-    /// Whether no replication channel of a member runs.
-    pub async fn replicates_nothing(&self, member: u32) -> Result<bool> {
-        let sql = "SELECT COUNT(*) FROM performance_schema.replication_connection_status WHERE SERVICE_STATE <> 'OFF'";
-        Ok(self.sql(member, sql).await? == "0")
+    /// Whether a member keeps to itself, as restored ones do: events and replication off, no channel at work.
+    pub async fn keeps_to_itself(&self, member: u32) -> Result<bool> {
+        let sql = "SELECT @@global.event_scheduler, @@global.skip_replica_start, COUNT(*) \
+                   FROM performance_schema.replication_connection_status WHERE SERVICE_STATE <> 'OFF'";
+        Ok(self.sql(member, sql).await? == "OFF\t1\t0")
     }
 
     /// Waits until a replica has executed a GTID set. Fails at once when its applier stopped.

@@ -44,7 +44,7 @@ async fn the_policy_decides_which_member_is_read() -> Result<()> {
             restored.gtid_executed(0).await? == gtids(&taken)?,
             "the restored server has other GTIDs than the status"
         );
-        ensure!(restored.replicates_nothing(0).await?, "the restored server replicates by itself");
+        ensure!(restored.keeps_to_itself(0).await?, "the restored server does not keep to itself");
         load.stop().await?;
         restored.follow(0, &mysql, 0).await?;
         restored.catch_up(0, &mysql.gtid_executed(0).await?, MINUTES).await?;

@@ -34,7 +34,7 @@ async fn three_members_from_one_backup() -> Result<()> {
                 "member {member} has other GTIDs than the status"
             );
             uuids.insert(cluster.sql(member, "SELECT @@server_uuid").await?);
-            ensure!(cluster.replicates_nothing(member).await?, "member {member} replicates by itself");
+            ensure!(cluster.keeps_to_itself(member).await?, "member {member} does not keep to itself");
         }
         ensure!(uuids.len() == 3, "members share a server uuid");
         say("three members, each whole, each somebody of its own");

@@ -25,7 +25,7 @@ async fn is_whole(restored: &Mysql, member: u32, mysql: &Mysql, restore: &Value)
     check_invariants(restored, member).await?;
     restored.has_the_rows_of(member, mysql, 0).await?;
     ensure!(restored.gtid_executed(member).await? == gtids(restore)?, "other GTIDs than the status says");
-    ensure!(restored.replicates_nothing(member).await?, "a restored server replicates by itself");
+    ensure!(restored.keeps_to_itself(member).await?, "a restored server does not keep to itself");
     Ok(())
 }
 
