@@ -73,6 +73,24 @@ fn what_is_off_is_not_there() -> Result<()> {
 }
 
 #[test]
+fn ephemeral_containers_are_a_right_of_their_own() -> Result<()> {
+    let allowed = made(&["allowEphemeralContainers=true"])?;
+    let rights: Vec<&str> = allowed.split("\n---\n").filter(|text| text.contains("ephemeralcontainers")).collect();
+    ensure!(rights.len() == 1 && rights.iter().all(|role| role.contains("-ephemeral-containers")), "{rights:?}");
+    Ok(())
+}
+
+#[test]
+fn a_cluster_that_checks_data_sources_is_told_of_restores() -> Result<()> {
+    let populators = ["--api-versions", "populator.storage.k8s.io/v1beta1"];
+    let output = helm(&[&["template", "release", "helm/stillframe"], &populators[..]].concat())?;
+    let made = String::from_utf8_lossy(&output.stdout);
+    ensure!(made.contains("sourceKind: {group: stillframe.dev, kind: MySQLRestore}"), "{output:?}");
+    ensure!(!self::made(&[])?.contains("VolumePopulator"), "a cluster that knows no such kind would refuse it");
+    Ok(())
+}
+
+#[test]
 fn rights_stay_in_the_namespace_that_is_watched() -> Result<()> {
     let narrow = made(&["watchNamespace=one"])?;
     let documents: Vec<&str> = narrow.split("\n---\n").collect();
