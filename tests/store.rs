@@ -19,6 +19,8 @@ mod faults;
 mod fencing;
 #[path = "store/help.rs"]
 mod help;
+#[path = "store/identity.rs"]
+mod identity;
 #[path = "store/marks.rs"]
 mod marks;
 #[path = "store/preflight.rs"]
