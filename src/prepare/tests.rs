@@ -253,3 +253,22 @@ fn the_clean_log_begins_behind_every_page() {
     let log = clean_log(recovery.end(), recovery.metadata(), PageSize::DEFAULT, 1, "MySQL 9.7.4").unwrap();
     assert!(log.checkpoint > ends[1]);
 }
+
+#[test]
+fn redo_says_how_large_one_tablespace_becomes() {
+    let size = |space: u8, pages: u8| vec![4 | 0x80, space, 0, 0, 46, pages];
+    let (blocks, ends) = log(&[write(3, 100, 1), size(5, 9), size(5, 6), size(6, 99), write(3, 101, 1)]);
+    let mut growth = Growth::new(CHECKPOINT, None, copied(PLAIN));
+    growth.feed(&blocks).unwrap();
+    assert_eq!(growth.finish(ends[4]).unwrap(), 9);
+
+    let mut growth = Growth::new(CHECKPOINT, None, copied(PLAIN));
+    growth.feed(&blocks).unwrap();
+    let error = growth.finish(ends[3]).unwrap_err();
+    assert!(matches!(error, PrepareError::WrongEnd { .. }), "it is no other log's size: {error}");
+
+    let (blocks, ends) = log(&[write(3, 100, 1)]);
+    let mut growth = Growth::new(CHECKPOINT, None, copied(PLAIN));
+    growth.feed(&blocks).unwrap();
+    assert_eq!(growth.finish(ends[0]).unwrap(), 4, "as large as it was copied");
+}
