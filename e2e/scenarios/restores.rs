@@ -89,7 +89,7 @@ async fn claims_that_name_a_restore_are_filled_when_they_come() -> Result<()> {
         let volume = space.get("PersistentVolume", &volume).await?;
         ensure!(text(&volume, "/spec/persistentVolumeReclaimPolicy") == "Delete", "the volume stays for ever: {volume}");
         space.delete("MySQLRestore", "seed").await?;
-        space.gone("MySQLRestore", "seed", Duration::from_secs(60)).await?;
+        space.gone("MySQLRestore", "seed", Duration::from_mins(1)).await?;
         cluster.has_the_rows_of(2, &mysql, 0).await
     })
     .await
