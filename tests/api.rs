@@ -381,8 +381,9 @@ fn every_reason_of_the_operator_has_its_section_and_says_what_to_do() {
     let text = std::fs::read_to_string(&page).unwrap();
     for section in text.split("\n## ").skip(1) {
         let (heading, body) = section.split_once('\n').unwrap();
-        let acts = ["ook ", "othing is to be done", "et it to false"];
-        assert!(body.len() > 60 && acts.iter().any(|act| body.contains(act)), "{heading} says nothing to do");
+        let body = body.split_whitespace().collect::<Vec<_>>().join(" ");
+        let acts = ["ook ", "othing is to be done", "et it to false", "tart it"];
+        assert!(body.len() > 60 && acts.iter().any(|act| body.contains(act)), "{heading} does not say what to do");
     }
 }
 
