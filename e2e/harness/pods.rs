@@ -95,11 +95,16 @@ impl Space {
 
     /// Kills the processes of a pod by SIGKILL, as the kernel does when memory ends. The pod object stays.
     pub async fn kill9(&self, pod: &str) -> Result<()> {
+        self.kill9_of(pod, "").await
+    }
+
+    /// The same with those processes of a pod whose name begins with `program`.
+    pub async fn kill9_of(&self, pod: &str, program: &str) -> Result<()> {
         let uid = text(&self.get("Pod", pod).await?, "/metadata/uid").to_owned();
         ensure!(!uid.is_empty(), "pod {pod} has no uid");
         // A process 1 cannot be killed from inside its own namespace; one of the node's sees it under another number.
         let script = format!(
-            "for p in /proc/[0-9]*; do grep -qsE 'pod({}|{})' $p/cgroup && kill -9 ${{p#/proc/}} && echo killed; done; true",
+            "for p in /proc/[0-9]*; do grep -qsE 'pod({}|{})' $p/cgroup && grep -qs '^{program}' $p/comm && kill -9 ${{p#/proc/}} && echo killed; done; true",
             uid,
             uid.replace('-', "_"),
         );

@@ -152,6 +152,15 @@ async fn a_schedule_keeps_the_last_ones_on_a_volume() -> Result<()> {
         let good = good.context("retention left no good backup")?;
         ensure!(files(&space, text(good, "/status/backupId")).await?.len() > 3, "its files are gone");
         say("the older one went with its files, the newer one is there");
+
+        // Nothing new can be made in a namespace that goes, so nobody can be asked to remove the files: it goes all the same.
+        let name = text(good, "/metadata/name").to_owned();
+        space.delete("CronBackup", "often").await?;
+        space.patch("MySQLBackup", &name, &json!({ "spec": { "deletionPolicy": "Delete" } })).await?;
+        let held = |backup: &Value| backup.pointer("/metadata/finalizers/0").is_some();
+        space.wait("MySQLBackup", &name, "is held", MINUTES, held).await?;
+        space.remove().await?;
+        say("the namespace went, backups on a volume in it");
         Ok(())
     })
     .await

@@ -98,8 +98,6 @@ async fn goes_the_whole_way(space: Space, volume: &str) -> Result<()> {
     let calm = space.succeeded("MySQLBackup", "calm").await?;
     say(format!("{volume}: backed up from within the database's pod"));
 
-    let restarts = text(&space.get("Pod", &mysql.pod(0)).await?, "/status/containerStatuses/0/restartCount").to_owned();
-    ensure!(restarts.is_empty() || restarts == "0", "the server was restarted");
     for state in containers(&space, &mysql).await? {
         let code = state.pointer("/state/terminated/exitCode").and_then(Value::as_i64);
         ensure!(code == Some(0), "a container did not end well: {state}");
@@ -120,7 +118,26 @@ async fn goes_the_whole_way(space: Space, volume: &str) -> Result<()> {
     back.has_the_rows_of(0, &mysql, 0).await?;
     ensure!(back.gtid_executed(0).await? == gtids(&calm)?, "other GTIDs than the status says");
     say(format!("{volume}: restored, the same rows"));
-    cancelled(&space, &mysql).await
+    cancelled(&space, &mysql).await?;
+    killed(&space, &mysql).await
+}
+
+/// Killed while it runs: the server goes on, and another container does the work.
+async fn killed(space: &Space, mysql: &Mysql) -> Result<()> {
+    let slow = json!({ "spec": { "throttle": { "maxBytesPerSecond": 2_000_000 } } });
+    space.apply_object(&with(from_within("survivor", mysql), &slow)).await?;
+    space.copying("survivor").await?;
+    space.kill9_of(&mysql.pod(0), "stillframe").await?;
+    let attempt = |backup: &Value| backup.pointer("/status/runner/attempt").and_then(Value::as_i64) == Some(2);
+    let again = space.wait("MySQLBackup", "survivor", "tries again", MINUTES, attempt).await?;
+    ensure!(text(&again, "/status/runner/containerName").ends_with("-2"), "{again}");
+    space.succeeded("MySQLBackup", "survivor").await?;
+    mysql.unlocked(0).await?;
+    let pod = space.get("Pod", &mysql.pod(0)).await?;
+    let restarts = pod.pointer("/status/containerStatuses/0/restartCount").and_then(Value::as_i64);
+    ensure!(restarts == Some(0), "the server was restarted: {restarts:?}");
+    say("killed: another container took the backup, and the server never noticed");
+    Ok(())
 }
 
 /// Deleted while it runs: nobody can stop the container, and yet it ends, and its locks and remains go.

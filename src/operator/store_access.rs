@@ -30,7 +30,7 @@ const SWAP_TRIES: u32 = 3;
 /// How long a manifest that a pod told is remembered.
 const REMEMBERED: Duration = Duration::from_mins(1);
 /// So many are.
-const MOST_REMEMBERED: usize = 64;
+const MOST_REMEMBERED: usize = 16;
 
 /// Manifests that pods told lately. A manifest never changes, and a restore looks at its own every few moments.
 #[derive(Default)]

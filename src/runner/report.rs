@@ -34,7 +34,7 @@ pub(super) struct Reporter {
 }
 
 enum Target {
-    ConfigMap { api: Api<ConfigMap>, name: String, key: String },
+    ConfigMap { api: Box<Api<ConfigMap>>, name: String, key: String },
     Output,
 }
 
@@ -44,7 +44,7 @@ impl Reporter {
         let target = match request.report_by {
             ReportBy::Output => Target::Output,
             ReportBy::ConfigMap => Target::ConfigMap {
-                api: Api::namespaced(connect().await?, &request.namespace),
+                api: Box::new(Api::namespaced(connect().await?, &request.namespace)),
                 name: request.report.clone(),
                 key: request.key.clone(),
             },

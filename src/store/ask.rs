@@ -234,7 +234,7 @@ impl Repository {
 
 /// A manifest that is no text will not decode as one either, and says so then.
 fn text(bytes: Vec<u8>) -> String {
-    String::from_utf8_lossy(&bytes).into_owned()
+    String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
 }
 
 impl From<BackupState> for StateSeen {

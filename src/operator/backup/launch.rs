@@ -116,12 +116,13 @@ impl Reconciliation<'_> {
 
     async fn pod_refused(&mut self, error: OperatorError) -> Result<Action, OperatorError> {
         let Some(said) = error.refusal().map(str::to_owned) else { return Err(error) };
-        let message = match self.is_inside() {
-            false => format!("Kubernetes refused the runner's pod: {said}"),
-            true => format!(
+        let message = if self.is_inside() {
+            format!(
                 "Kubernetes refused the runner's ephemeral container, for which the operator needs a right of its own (the \
                  chart's allowEphemeralContainers): {said}"
-            ),
+            )
+        } else {
+            format!("Kubernetes refused the runner's pod: {said}")
         };
         self.pending(reasons::POD_REFUSED, &message);
         self.write(Some(self.next_look(LOOK_AGAIN))).await

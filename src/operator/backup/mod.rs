@@ -81,7 +81,7 @@ pub(crate) async fn run(context: Arc<Context>, stop: CancellationToken) {
 
 async fn look_at(backup: Arc<MySQLBackup>, context: Arc<Context>) -> Result<Action, OperatorError> {
     match Reconciliation::new(&context, &backup, clock::now()) {
-        Some(mut this) => this.drive().await,
+        Some(mut this) => Box::pin(this.drive()).await,
         None => Ok(Action::await_change()),
     }
 }

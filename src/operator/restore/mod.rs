@@ -108,7 +108,7 @@ fn is_target(restore: &MySQLRestore, claim: &str) -> bool {
 
 async fn look_at(restore: Arc<MySQLRestore>, context: Arc<Context>) -> Result<Action, OperatorError> {
     match Reconciliation::new(&context, &restore, clock::now()) {
-        Some(mut this) => this.drive().await,
+        Some(mut this) => Box::pin(this.drive()).await,
         None => Ok(Action::await_change()),
     }
 }
@@ -163,7 +163,7 @@ impl<'a> Reconciliation<'a> {
         if target.data_source.is_some() {
             self.serve(&world, slots).await
         } else if self.status.start_time.is_none() {
-            self.open(world, &slots).await
+            Box::pin(self.open(world, &slots)).await
         } else {
             self.go_on(&world, slots).await
         }
