@@ -150,5 +150,5 @@ async fn compare_recoveries(source: &Server, store: &str, name: &str) {
         let (ours, theirs) = (native.rows::<(String,)>(query).await, server.rows::<(String,)>(query).await);
         assert_eq!(ours, theirs, "{name}");
     }
-    println!("{name}: {checked} tables are the same");
+    eprintln!("{name}: {checked} tables are the same");
 }
