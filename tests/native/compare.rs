@@ -125,7 +125,7 @@ fn compare_page(copied: &Pages, native: &Native, theirs: &Pages, page: PageNo, o
     let changed = matches!(ours, Ok(Some(_)));
     let mut ours = ours.map(|page_bytes| page_bytes.unwrap_or_else(|| copied.plain(page)));
     if let Ok(ours) = &mut ours {
-        forget_headers(ours, &mut server, [copied, &theirs], page);
+        forget_headers(ours, &mut server, [copied, theirs], page);
     }
     if ours.as_ref() == Ok(&server) {
         match (changed, touched.is_some()) {

@@ -32,7 +32,7 @@ impl Exchange {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let asked = Arc::new(Mutex::new(Vec::new()));
-        let heard = Arc::clone(&asked);
+        let calls = Arc::clone(&asked);
         std::thread::spawn(move || {
             for socket in listener.incoming().flatten() {
                 let mut stream: Box<dyn Stream> = match &tls {
@@ -46,7 +46,7 @@ impl Exchange {
                     Some(body) => ("200 OK", body),
                     None => ("403 Forbidden", "no".to_owned()),
                 };
-                heard.lock().unwrap().push(request);
+                calls.lock().unwrap().push(request);
                 let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
                 let _ = stream.write_all(format!("{head}{body}").as_bytes());
                 let _ = stream.flush();
