@@ -139,6 +139,12 @@ impl Space {
         Ok(())
     }
 
+    /// Deletes all objects of a kind and does not wait.
+    pub async fn delete_all(&self, kind: &str) -> Result<()> {
+        self.api(kind).await?.delete_collection(&DeleteParams::default(), &ListParams::default()).await?;
+        Ok(())
+    }
+
     /// Waits until an object is gone.
     pub async fn gone(&self, kind: &str, name: &str, within: Duration) -> Result<()> {
         until(&format!("{kind} {name} to go"), within, || async {
