@@ -18,6 +18,9 @@ async fn metrics(space: &Space) -> Result<String> {
     let system = Space { cluster: space.cluster.clone(), name: "stillframe-system".to_owned() };
     let mut pages = String::new();
     for pod in system.list("Pod", "app.kubernetes.io/component=operator").await? {
+        if pod.pointer("/metadata/deletionTimestamp").is_some() || text(&pod, "/status/phase") != "Running" {
+            continue; // one that was replaced a moment ago
+        }
         let name = text(&pod, "/metadata/name");
         let proxy = format!("/api/v1/namespaces/stillframe-system/pods/{name}:8080/proxy");
         let request = Request::new(proxy).get("metrics", &GetParams::default())?;
