@@ -46,9 +46,9 @@ bench: ## ratios against CLONE, zstd and others on 2 GB of data (STILLFRAME_BENC
 # What it alone covers: at least 50 kills of the tool at random moments, lock waits included; then native recovery against
 # the server's of more work than `make test` has, of other rows each time: each round names its seed. About 40 minutes.
 soak: setup ## kills at random moments, over and over; native recovery of random work against the server's
-	$(CARGO) test --locked --test soak -- --nocapture
+	$(CARGO) test --locked --features e2e --test soak -- --nocapture
 	for round in 1 2 3; do seed=$$RANDOM; echo "native recovery, STILLFRAME_SEED=$$seed"; \
-		STILLFRAME_SEED=$$seed STILLFRAME_SCALE=3 $(CARGO) test --locked --test native -- --nocapture || exit 1; done
+		STILLFRAME_SEED=$$seed STILLFRAME_SCALE=3 $(CARGO) test --locked --features e2e --test native -- --nocapture || exit 1; done
 
 fuzz: ## each decoder for FUZZ_SECONDS (60); needs a nightly toolchain and cargo-fuzz
 	cd fuzz && for target in $$($(CARGO) +nightly fuzz list); do \
