@@ -21,6 +21,7 @@ pub mod plan;
 pub mod scan;
 pub mod spaces;
 
+mod log;
 mod run;
 mod spill;
 #[cfg(test)]

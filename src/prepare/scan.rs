@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::sync::{PoisonError, RwLock};
 
 use super::PrepareError;
+use super::log::Log;
 use super::metadata::TableMetadata;
 use super::plan::{ApplyPlan, PlanBuilder, PlannedRecord};
 use super::spaces::{CopiedSpace, Space, SpaceScan};
@@ -20,13 +21,10 @@ use crate::innodb::FormatError;
 use crate::innodb::ids::{PageId, SpaceId};
 use crate::innodb::keyring::Keyring;
 use crate::innodb::lsn::Lsn;
-use crate::innodb::redo::{EndReason, MiniTransaction, Poll, RecordKind, RedoDecoder, RedoError, RedoRecord};
+use crate::innodb::redo::{MiniTransaction, RecordKind, RedoError, RedoRecord};
 use crate::innodb::space::{SpaceHeader, TablespaceKey};
 use crate::util::names::printable;
 use crate::util::zlib;
-
-/// Bytes that are decoded at a time.
-pub(super) const STEP: usize = 64 << 10;
 
 /// What is to be scanned, and with how much.
 #[derive(Debug, Clone)]
@@ -59,9 +57,8 @@ pub struct ScanCounts {
 /// Reads the redo.
 #[derive(Debug)]
 pub struct RedoScan {
-    options: ScanOptions,
-    decoder: RedoDecoder,
-    ended: Option<EndReason>,
+    end: Lsn,
+    log: Log,
     facts: Facts,
 }
 
@@ -85,57 +82,24 @@ impl RedoScan {
             spaces: SpaceScan::new(copied.iter().copied()),
             metadata: TableMetadata::default(),
             plan: PlanBuilder::new(options.memory, &options.spill_dir, secret),
-            keyring: options.keyring.clone(),
+            keyring: options.keyring,
             other_zlib: other_zlib(options.zlib.as_deref()),
             counts: ScanCounts::default(),
         };
-        let decoder = RedoDecoder::new(options.checkpoint, options.log_key.clone());
-        Self { options, decoder, ended: None, facts }
+        Self { end: options.end, log: Log::new(options.checkpoint, options.log_key), facts }
     }
 
     /// Takes in the next whole blocks.
     pub fn feed(&mut self, blocks: &[u8]) -> Result<(), PrepareError> {
-        for step in blocks.chunks(STEP) {
-            self.decoder.feed(step)?;
-            self.drain()?;
-        }
-        Ok(())
-    }
-
-    fn drain(&mut self) -> Result<(), PrepareError> {
-        loop {
-            match self.decoder.poll()? {
-                Poll::Group(group) => self.facts.note(&group)?,
-                Poll::NeedMore => return Ok(()),
-                Poll::End(end) => {
-                    self.ended = Some(end.reason);
-                    return Ok(());
-                }
-            }
-        }
+        self.log.feed(blocks, |group| self.facts.note(group))
     }
 
     /// Everything was fed. Errors are refusals: nothing was written yet.
     pub fn finish(mut self) -> Result<Recovery, PrepareError> {
-        self.decoder.finish();
-        self.drain()?;
-        let (at, wanted) = (self.decoder.position(), self.options.end);
-        if at != wanted {
-            let why = self.ended.map_or_else(String::new, |reason| describe(&reason));
-            return Err(PrepareError::WrongEnd { at, wanted, why });
-        }
+        self.log.finish(self.end, |group| self.facts.note(group))?;
         let Facts { spaces, metadata, plan, keyring, counts, .. } = self.facts;
         let spaces = spaces.finish()?;
-        Ok(Recovery { plan: plan.finish()?, spaces, metadata, counts, end: wanted, keyring, keys: RwLock::default() })
-    }
-}
-
-pub(super) fn describe(reason: &EndReason) -> String {
-    match reason {
-        EndReason::PartialBlock => "its last block is not full".to_owned(),
-        EndReason::NotWritten => "the next block was never written".to_owned(),
-        EndReason::Torn { why } => format!("the next block is damaged: {why}"),
-        EndReason::Finished => "no more is stored".to_owned(),
+        Ok(Recovery { plan: plan.finish()?, spaces, metadata, counts, end: self.end, keyring, keys: RwLock::default() })
     }
 }
 
