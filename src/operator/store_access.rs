@@ -125,7 +125,7 @@ impl Access {
     /// What is there of a backup.
     pub(crate) async fn state(&self, id: &BackupId) -> Result<Option<BackupState>, StoreError> {
         match self.ask(Question::State { id: id.clone() }).await? {
-            Answer::State(seen) => Ok(seen.map(BackupState::from)),
+            Answer::State(seen) => Ok(seen),
             other => Err(mistaken(&other)),
         }
     }

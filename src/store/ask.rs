@@ -16,6 +16,7 @@ use crate::archive::id::BackupId;
 use crate::archive::manifest::{BackupType, Manifest};
 
 use super::error::StoreError;
+use super::explain::whole_text;
 use super::marks::Marks;
 use super::record::Capabilities;
 use super::remove::Removal;
@@ -80,7 +81,7 @@ pub enum Answer {
     /// To `Manifest`: the text as stored.
     Manifest(String),
     /// To `State`.
-    State(Option<StateSeen>),
+    State(Option<BackupState>),
     /// To `Delete`: the store keeps the data.
     Deleted {
         /// True if it does.
@@ -127,31 +128,6 @@ pub struct Listed {
     pub backup_type: BackupType,
     /// What is said of it.
     pub marks: Marks,
-}
-
-/// [`BackupState`] as a document.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
-pub enum StateSeen {
-    /// Committed, with this manifest.
-    Complete {
-        /// The text as stored.
-        manifest: String,
-    },
-    /// Its run is at work.
-    Running,
-    /// Its run died.
-    Stale,
-    /// It was deleted.
-    Deleted {
-        /// Objects of it are still there.
-        remains: bool,
-    },
-    /// Its manifest cannot be read.
-    Damaged {
-        /// Why.
-        why: String,
-    },
 }
 
 /// An error as a document: what callers tell apart, and the words.
@@ -220,7 +196,7 @@ impl Repository {
         Ok(match question {
             Question::Look { write } => Answer::Look(self.survey(write).await?),
             Question::Manifest { id } => Answer::Manifest(text(self.read_manifest(&id).await?)),
-            Question::State { id } => Answer::State(self.state(&id).await?.map(StateSeen::from)),
+            Question::State { id } => Answer::State(self.state(&id).await?),
             Question::Delete { id } => Answer::Deleted { retained: self.delete(&id).await? == Removal::Retained },
             Question::CallOff { id } => Answer::CalledOff { in_time: self.call_off(&id).await? },
             Question::ReadMarks { id } => Answer::Marks(self.read_marks(&id).await?),
@@ -237,27 +213,16 @@ fn text(bytes: Vec<u8>) -> String {
     String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
 }
 
-impl From<BackupState> for StateSeen {
-    fn from(state: BackupState) -> Self {
-        match state {
-            BackupState::Complete { manifest } => Self::Complete { manifest: text(manifest) },
-            BackupState::Running => Self::Running,
-            BackupState::Stale => Self::Stale,
-            BackupState::Deleted { remains } => Self::Deleted { remains },
-            BackupState::Damaged { why } => Self::Damaged { why },
-        }
-    }
-}
+/// Manifests in documents: as the text that they are.
+pub(super) mod manifest_text {
+    use serde::{Deserialize, Deserializer, Serializer};
 
-impl From<StateSeen> for BackupState {
-    fn from(seen: StateSeen) -> Self {
-        match seen {
-            StateSeen::Complete { manifest } => Self::Complete { manifest: manifest.into_bytes() },
-            StateSeen::Running => Self::Running,
-            StateSeen::Stale => Self::Stale,
-            StateSeen::Deleted { remains } => Self::Deleted { remains },
-            StateSeen::Damaged { why } => Self::Damaged { why },
-        }
+    pub fn serialize<S: Serializer>(bytes: &[u8], to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&String::from_utf8_lossy(bytes))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
+        String::deserialize(from).map(String::into_bytes)
     }
 }
 
@@ -296,17 +261,7 @@ impl From<Told> for StoreError {
 
 /// An error with its causes, those left out that only repeat the one above.
 pub fn explain(error: &StoreError) -> String {
-    let mut text = error.to_string();
-    let mut next = std::error::Error::source(error);
-    while let Some(cause) = next {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        next = cause.source();
-    }
-    text
+    whole_text(error)
 }
 
 impl StoreError {
@@ -381,7 +336,7 @@ mod tests {
         for answer in [
             Answer::Manifest("{}".into()),
             Answer::State(None),
-            Answer::State(Some(StateSeen::Complete { manifest: "m".into() })),
+            Answer::State(Some(BackupState::Complete { manifest: "m".into() })),
             Answer::Failed(tell(&StoreError::Deleted { id: id(1) })),
             Answer::Marks(marks),
         ] {

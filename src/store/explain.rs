@@ -181,7 +181,8 @@ fn host_of(text: &str) -> Option<&str> {
     rest.split(['/', '?', ' ']).next().filter(|host| !host.is_empty() && !host.contains('@'))
 }
 
-fn whole_text(error: &Error) -> String {
+/// An error with its causes, those left out that only repeat what is there.
+pub(super) fn whole_text(error: &dyn StdError) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(error) = next {

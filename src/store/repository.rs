@@ -16,6 +16,7 @@ use std::time::Duration;
 use futures::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use object_store::PutPayload;
+use serde::{Deserialize, Serialize};
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
@@ -54,11 +55,13 @@ pub struct StoredBackup {
 }
 
 /// What is there of a backup.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum BackupState {
     /// It was committed.
     Complete {
         /// The manifest as stored; below 1 MiB.
+        #[serde(with = "super::ask::manifest_text")]
         manifest: Vec<u8>,
     },
     /// Its run is at work.
