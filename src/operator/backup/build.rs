@@ -25,18 +25,29 @@ const SPOOL_DIR: &str = "/var/spool/stillframe";
 /// The kind in labels.
 pub(crate) const KIND: &str = "MySQLBackup";
 
+/// A try to take a backup: all that a runner's pod or container is made from.
+#[derive(Clone, Copy)]
+pub(crate) struct Try<'a> {
+    /// Whose runner it is.
+    pub(crate) who: &'a Identity,
+    /// What is asked for.
+    pub(crate) spec: &'a MySQLBackupSpec,
+    /// Of which database, all defaults filled in.
+    pub(crate) source: &'a BackupSource,
+    /// From which pod, and where to.
+    pub(crate) plan: &'a BackupPlan,
+    /// The backup's id.
+    pub(crate) backup_id: &'a str,
+    /// The `CronBackup` that it is of.
+    pub(crate) schedule: Option<&'a str>,
+}
+
 /// The pod that takes the backup.
-pub(crate) fn backup_pod(
-    who: &Identity,
-    spec: &MySQLBackupSpec,
-    source: &BackupSource,
-    plan: &BackupPlan,
-    backup_id: &str,
-    schedule: Option<&str>,
-) -> Pod {
+pub(crate) fn backup_pod(of: Try<'_>) -> Pod {
+    let Try { who, spec, source, plan, .. } = of;
     let spool = spec.runner.spool.clone().unwrap_or_default();
     let places = Places { data_dir: &source.data_dir, secrets: SECRETS_DIR, spool: SPOOL_DIR };
-    let work = backup_work(who, spec, source, plan, backup_id, schedule, &places);
+    let work = backup_work(of, &places);
     let request = who.request(work::BACKUP, Work::Backup(Box::new(work)));
     let mut volumes = plan.pod.volumes.clone();
     let mut mounts = plan.pod.mounts.clone();
@@ -83,15 +94,8 @@ pub(super) struct Places<'a> {
 }
 
 /// The request to take a backup.
-pub(super) fn backup_work(
-    who: &Identity,
-    spec: &MySQLBackupSpec,
-    source: &BackupSource,
-    plan: &BackupPlan,
-    backup_id: &str,
-    schedule: Option<&str>,
-    places: &Places<'_>,
-) -> BackupWork {
+pub(super) fn backup_work(of: Try<'_>, places: &Places<'_>) -> BackupWork {
+    let Try { who, spec, source, plan, backup_id, schedule } = of;
     let spool = spec.runner.spool.clone().unwrap_or_default();
     let key = |number: usize| file_in(places.secrets, &key_file(number));
     BackupWork {

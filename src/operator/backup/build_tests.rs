@@ -79,7 +79,14 @@ fn plan() -> BackupPlan {
 fn built(change: &Value) -> (Pod, PodSpec, RunnerRequest) {
     let object = backup(change);
     let source = object.spec.source.clone().unwrap();
-    let pod = backup_pod(&who(), &object.spec, &source, &plan(), "nightly-20260314T150926Z-1a2b3c4d", Some("daily"));
+    let pod = backup_pod(Try {
+        who: &who(),
+        spec: &object.spec,
+        source: &source,
+        plan: &plan(),
+        backup_id: "nightly-20260314T150926Z-1a2b3c4d",
+        schedule: Some("daily"),
+    });
     let spec = pod.spec.clone().unwrap();
     let request = spec.containers[0].env.iter().flatten().find(|variable| variable.name == REQUEST_VARIABLE).unwrap();
     let request = serde_json::from_str(request.value.as_ref().unwrap()).unwrap();
@@ -233,7 +240,9 @@ fn within_a_databases_pod_there_is_a_container_that_needs_nothing_new() {
     let mount = VolumeMount { name: "data".into(), mount_path: "/whole".into(), ..VolumeMount::default() };
     let inside = Inside { mounts: vec![mount], data_dir: "/whole/m".into(), others: 0 };
     plan.pod.inside = Some(inside.clone());
-    let made = super::super::inside::container(&who(), &object.spec, &source, &plan, &inside, "b-id", None);
+    let (who, spec) = (&who(), &object.spec);
+    let of = Try { who, spec, source: &source, plan: &plan, backup_id: "b-id", schedule: None };
+    let made = super::super::inside::container(of, &inside);
     // The API server refuses more than that.
     assert_eq!((&made.resources, &made.ports, &made.lifecycle), (&None, &None, &None));
     assert_eq!(made.name, "nightly-1a2b3c4d-backup-2");

@@ -16,21 +16,19 @@ use k8s_openapi::api::core::v1::{
 use kube::ResourceExt;
 use kube::api::{Api, LogParams};
 
-use crate::api::MySQLBackupSpec;
 use crate::api::common::SecretKeyRef;
 use crate::api::runner::{FileOfVariable, REQUEST_VARIABLE, ReportBy, ReportLine, RunnerReport, Work};
-use crate::api::source::BackupSource;
 use crate::operator::error::{During, OperatorError};
 use crate::operator::inside::{Inside, WORK_DIR, has_container, read_container};
 use crate::operator::names::pod_name;
 use crate::operator::pods::PodState;
-use crate::operator::runners::{Identity, file_in, variable};
+use crate::operator::runners::{file_in, variable};
 
 use super::Reconciliation;
-use super::build::{Places, backup_work, secret_files};
+use super::build::{Places, Try, backup_work, secret_files};
 use super::confirm::Connected;
 use super::observe::{Launched, lost};
-use super::validate::{BackupPlan, Gathered, work};
+use super::validate::{Gathered, work};
 
 /// The file of the certificate of the storage's authority.
 const STORE_CA: &str = "store-ca.crt";
@@ -38,19 +36,12 @@ const STORE_CA: &str = "store-ca.crt";
 const LOG_LINES: i64 = 100;
 
 /// The container that takes the backup.
-pub(super) fn container(
-    who: &Identity,
-    spec: &MySQLBackupSpec,
-    source: &BackupSource,
-    plan: &BackupPlan,
-    inside: &Inside,
-    backup_id: &str,
-    schedule: Option<&str>,
-) -> EphemeralContainer {
+pub(super) fn container(of: Try<'_>, inside: &Inside) -> EphemeralContainer {
+    let Try { who, source, plan, .. } = of;
     let secrets = file_in(WORK_DIR, "secrets");
     let spool = file_in(WORK_DIR, "spool");
     let places = Places { data_dir: &inside.data_dir, secrets: &secrets, spool: &spool };
-    let work = backup_work(who, spec, source, plan, backup_id, schedule, &places);
+    let work = backup_work(of, &places);
     let mut request = who.request(work::BACKUP, Work::Backup(Box::new(work)));
     request.report_by = ReportBy::Output;
     let mut environment = plan.store.environment_with(&file_in(&secrets, STORE_CA));

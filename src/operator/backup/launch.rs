@@ -219,12 +219,10 @@ impl Reconciliation<'_> {
 
     fn work_to_make(&self, source: &BackupSource, plan: &BackupPlan, backup_id: &str) -> ToMake {
         let (who, spec, schedule) = (&self.who, &self.backup.spec, self.schedule());
+        let of = build::Try { who, spec, source, plan, backup_id, schedule };
         match &plan.pod.inside {
-            None => ToMake::Pod(Box::new(build::backup_pod(who, spec, source, plan, backup_id, schedule))),
-            Some(inside) => {
-                let made = inside::container(who, spec, source, plan, inside, backup_id, schedule);
-                ToMake::Container(Box::new(made))
-            }
+            None => ToMake::Pod(Box::new(build::backup_pod(of))),
+            Some(inside) => ToMake::Container(Box::new(inside::container(of, inside))),
         }
     }
 
