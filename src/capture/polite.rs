@@ -158,18 +158,22 @@ impl Governor {
     fn judge(&mut self, with: &Seen, without: &Seen) -> u64 {
         let copied = with.rate(with.copied);
         let used = self.pace.min(copied.saturating_mul(2));
-        let wanted = match slowed_to(with, without) {
-            percent if percent < MUCH_PERCENT => used / 2,
-            percent if percent < NOTHING_PERCENT => used / 4 * 3,
-            _ if copied > self.pace / 2 => self.pace / 4 * 5,
-            _ => self.pace,
+        let percent = slowed_to(with, without);
+        let wanted = if percent < MUCH_PERCENT {
+            used / 2
+        } else if percent < NOTHING_PERCENT {
+            used / 4 * 3
+        } else if copied > self.pace / 2 {
+            self.pace / 4 * 5
+        } else {
+            self.pace
         };
         self.pace = wanted.clamp(self.least, MOST_PACE.max(self.least));
         self.slowest = self.slowest.min(self.pace);
         tracing::debug!(
             pace = self.pace >> 20,
             copied = copied >> 20,
-            percent = slowed_to(with, without),
+            percent,
             redo = with.rate(with.redo) >> 10,
             redo_without = without.rate(without.redo) >> 10,
             read = ?with.median_read(),
