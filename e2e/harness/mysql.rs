@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use super::load::check_invariants;
+use super::objects::restore;
 use super::space::Space;
 use super::{MYSQL_IMAGE, fill, until};
 
@@ -34,6 +36,18 @@ impl Mysql {
         let values = [("NAME", name), ("IMAGE", MYSQL_IMAGE), ("REPLICAS", &replicas), ("SERVER_ID_BASE", &base)];
         space.apply(&fill(include_str!("../fixtures/mysql.yaml"), &values)).await?;
         Ok(Self { space: space.clone(), name: name.to_owned() })
+    }
+
+    /// Restores a backup of this server into a new claim, starts a server on it, and demands the rows of this one. Gives
+    /// that server and the `MySQLRestore`, which are both called `back`.
+    pub async fn brought_back(&self, backup: &str) -> Result<(Self, Value)> {
+        let target = json!({ "newClaim": { "name": "data-back-0", "template": { "storage": "2Gi" } } });
+        self.space.apply_object(&restore("back", backup, &target)).await?;
+        let restored = self.space.succeeded("MySQLRestore", "back").await?;
+        let back = Self::start(&self.space, "back", 1, 200).await?;
+        check_invariants(&back, 0).await?;
+        back.has_the_rows_of(0, self, 0).await?;
+        Ok((back, restored))
     }
 
     /// Applies a StatefulSet as soon as its claims are there, all of them: one that is missing it would make itself,

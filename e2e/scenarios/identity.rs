@@ -8,8 +8,7 @@ use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
 use super::core::plain_pods::loaded_server;
-use crate::harness::load::check_invariants;
-use crate::harness::objects::{MINUTES, backup, restore, storage, with};
+use crate::harness::objects::{MINUTES, backup, storage, with};
 use crate::harness::space::text;
 use crate::harness::{Bucket, Mysql, Space, fill, say, scenario};
 
@@ -69,12 +68,7 @@ async fn a_storage_that_only_an_account_opens() -> Result<()> {
         space.wait("BackupStorage", "bucket", "lists the backup", MINUTES, counts).await?;
         say("probed, taken, confirmed and listed by pods of the account");
 
-        let target = json!({ "newClaim": { "name": "data-back-0", "template": { "storage": "2Gi" } } });
-        space.apply_object(&restore("back", "first", &target)).await?;
-        space.succeeded("MySQLRestore", "back").await?;
-        let back = Mysql::start(&space, "back", 1, 200).await?;
-        check_invariants(&back, 0).await?;
-        back.has_the_rows_of(0, &mysql, 0).await?;
+        let _ = mysql.brought_back("first").await?;
         space.delete("MySQLBackup", "first").await?;
         space.gone("MySQLBackup", "first", MINUTES).await?;
         let left: Vec<String> = bucket.objects("shop").await?.into_iter().filter(|path| path.contains(id)).collect();

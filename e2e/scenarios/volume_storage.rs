@@ -7,8 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
 use super::core::plain_pods::loaded_server;
-use crate::harness::load::check_invariants;
-use crate::harness::objects::{MINUTES, backup, backup_spec, gtids, restore, with};
+use crate::harness::objects::{MINUTES, backup, backup_spec, gtids, with};
 use crate::harness::space::{condition_of, text};
 use crate::harness::{MYSQL_IMAGE, Mysql, Space, fill, say, scenario, until};
 
@@ -79,12 +78,7 @@ async fn backups_on_a_volume_are_as_good_as_in_a_bucket() -> Result<()> {
         space.wait("BackupStorage", "volume", "lists two backups", MINUTES, counts).await?;
         say("taken under load and at rest, and listed");
 
-        let target = json!({ "newClaim": { "name": "data-back-0", "template": { "storage": "2Gi" } } });
-        space.apply_object(&restore("back", "second", &target)).await?;
-        let done = space.succeeded("MySQLRestore", "back").await?;
-        let back = Mysql::start(&space, "back", 1, 200).await?;
-        check_invariants(&back, 0).await?;
-        back.has_the_rows_of(0, &mysql, 0).await?;
+        let (back, done) = mysql.brought_back("second").await?;
         ensure!(back.gtid_executed(0).await? == gtids(&done)?, "other GTIDs than the status says");
         say("restored: the same rows");
 

@@ -7,9 +7,8 @@ use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
 use super::core::plain_pods::command;
-use crate::harness::load::check_invariants;
 use crate::harness::mysql::BACKUP_USER;
-use crate::harness::objects::{MINUTES, backup, gtids, restore, with};
+use crate::harness::objects::{MINUTES, backup, gtids, with};
 use crate::harness::space::{condition_of, text};
 use crate::harness::{Bucket, Load, MYSQL_IMAGE, Mysql, Space, fill, say, scenario, until};
 
@@ -110,12 +109,7 @@ async fn goes_the_whole_way(space: Space, volume: &str) -> Result<()> {
     );
     ensure!(!made.contains("serviceaccount"), "it has the token of the database's account: {made}");
 
-    let target = json!({ "newClaim": { "name": "data-back-0", "template": { "storage": "2Gi" } } });
-    space.apply_object(&restore("back", "calm", &target)).await?;
-    space.succeeded("MySQLRestore", "back").await?;
-    let back = Mysql::start(&space, "back", 1, 200).await?;
-    check_invariants(&back, 0).await?;
-    back.has_the_rows_of(0, &mysql, 0).await?;
+    let (back, _) = mysql.brought_back("calm").await?;
     ensure!(back.gtid_executed(0).await? == gtids(&calm)?, "other GTIDs than the status says");
     say(format!("{volume}: restored, the same rows"));
     cancelled(&space, &mysql).await?;
