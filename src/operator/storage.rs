@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use k8s_openapi::api::core::v1::{
-    EnvVar, EnvVarSource, PersistentVolumeClaimVolumeSource, Secret, SecretKeySelector, Volume, VolumeMount,
+    EnvVar, EnvVarSource, PersistentVolumeClaimVolumeSource, Pod, Secret, SecretKeySelector, Volume, VolumeMount,
 };
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -166,8 +166,17 @@ impl StorePlan {
         self.claim.as_ref().map_or_else(|| self.url.clone(), place)
     }
 
+    /// Lets a pod with a database's volumes use the storage's, too. Not by `fsGroup`: that would be for all of them.
+    pub(crate) fn join_group(&self, pod: &mut Pod) {
+        if let Some(security) = pod.spec.as_mut().and_then(|spec| spec.security_context.as_mut())
+            && self.claim.is_some()
+        {
+            security.supplemental_groups.get_or_insert_default().push(VOLUME_GROUP);
+        }
+    }
+
     /// What a pod that reaches it must mount: the certificate of its authority, its volume. A pod that has no other
-    /// volume sets `fsGroup` to [`VOLUME_GROUP`]; one beside a database must not, and has it among its groups.
+    /// volume sets `fsGroup` to [`VOLUME_GROUP`]; one beside a database must not, see [`Self::join_group`].
     pub(crate) fn volumes(&self, writes: bool) -> Vec<(Volume, VolumeMount)> {
         let mount = |volume: Volume, path: &str, read_only: bool| {
             let mount = VolumeMount {

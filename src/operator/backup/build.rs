@@ -16,7 +16,6 @@ use crate::operator::quantity::parse_quantity;
 use crate::operator::runners::{
     Identity, NOBODY, SECRETS_DIR, file_in, key_file, on_node, pod, secrets_volume, variable,
 };
-use crate::operator::storage::VOLUME_GROUP;
 
 use super::validate::{BackupPlan, work};
 
@@ -71,12 +70,7 @@ pub(crate) fn backup_pod(of: Try<'_>) -> Pod {
     environment.push(variable("TMPDIR", SPOOL_DIR));
     let mut pod = pod(who, &spec.runner, &request, environment, volumes, mounts);
     beside(&mut pod, &plan.pod, &spec.runner, plan.uid, plan.gid);
-    if let Some(security) = pod.spec.as_mut().and_then(|spec| spec.security_context.as_mut())
-        && plan.store.claim.is_some()
-    {
-        // Not by fsGroup: that would be for the database's volumes, too.
-        security.supplemental_groups.get_or_insert_default().push(VOLUME_GROUP);
-    }
+    plan.store.join_group(&mut pod);
     if let (Some(spec), Some(account)) = (&mut pod.spec, &plan.account) {
         spec.service_account_name = Some(account.clone());
     }

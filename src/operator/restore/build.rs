@@ -23,7 +23,6 @@ use crate::api::restore::{ClaimAccessMode, ClaimTemplate, ReplicationPolicy};
 use crate::api::runner::{POD_UID_VARIABLE, RestoreWork, Work};
 use crate::operator::names::OWNER_UID;
 use crate::operator::runners::{Identity, SECRETS_DIR, key_file, on_node, pod, secret_path, secrets_volume, variable};
-use crate::operator::storage::VOLUME_GROUP;
 
 use super::slots::{Kind, SELECTED_NODE, Slot};
 use super::validate::Source;
@@ -208,11 +207,7 @@ pub(super) fn fill_pod(
     let mut pod = pod(who, &spec.runner, &request, environment, volumes, mounts);
     pod.metadata.labels.get_or_insert_default().insert(CLAIM_KEY.to_owned(), slot.key.clone());
     dress(&mut pod, who, spec, source, waits);
-    if let Some(security) = pod.spec.as_mut().and_then(|spec| spec.security_context.as_mut())
-        && source.store.claim.is_some()
-    {
-        security.supplemental_groups.get_or_insert_default().push(VOLUME_GROUP);
-    }
+    source.store.join_group(&mut pod);
     pod
 }
 
