@@ -10,8 +10,8 @@
 //!
 //! Each time is the best of some rounds in which both sides take turns, so that a noisy moment hits neither alone. Both
 //! sides begin with what they read on disk, not in the page cache, and end with what they wrote on disk: a run of
-//! anything but Stillframe is followed by a sync of it. Transactions are counted over the whole of a backup, in turns
-//! with moments for which it is stopped, and summed over the rounds.
+//! anything but Stillframe is followed by a sync of it. Transactions are counted over the whole of a backup, or its first
+//! three minutes, in turns with moments for which it is stopped, and summed over the rounds.
 //!
 //! `STILLFRAME_BENCH_GB` (2), `STILLFRAME_BENCH_TABLES` (20000), `STILLFRAME_BENCH_REDO_MB` (256) and
 //! `STILLFRAME_BENCH_ROUNDS` (3) change the size. `STILLFRAME_BENCH_DATA` names a folder that keeps the databases for
@@ -253,22 +253,25 @@ impl Bench {
         running.stop().await;
         data::clear_workload(server).await;
         for (name, turns, target) in [("polite ", &polite, Some(0.95)), ("", &plain, None)] {
-            let Turns { during, without } = turns;
+            let Turns { during, without, cut_off } = turns;
             let seconds = during.time.as_secs_f64() / self.rounds as f64;
-            let own = format!("transactions during a {name}backup of {seconds:.0} s");
+            let which = if *cut_off > 0 { format!(", {cut_off} of {} cut off", self.rounds) } else { String::new() };
+            let own = format!("transactions during a {name}backup of {seconds:.0} s{which}");
             self.table.push(Row::rates(&own, during.get(), "without one", without.get(), target));
         }
     }
 
-    /// One backup that is stopped for a moment again and again.
+    /// One backup that is stopped for a moment again and again; what takes longer than some minutes is cut off.
     async fn backup_in_turns(&mut self, server: &Server, running: &Running, options: &[&str], turns: &mut Turns) {
+        const LONGEST: Duration = Duration::from_mins(3);
         const AT_WORK: Duration = Duration::from_secs(3);
         const STOPPED: Duration = Duration::from_secs(1);
         /// Until what was on its way to the disk is there.
         const SETTLING: Duration = Duration::from_millis(300);
         let cli = Cli::backup(server, &self.store()).await.args(["--name", "bench"]).args(options);
         let mut backup = cli.args(["--spool-dir"]).arg(&self.place).args(["-o", "json"]).spawn();
-        while backup.is_running() {
+        let start = Instant::now();
+        while backup.is_running() && start.elapsed() < LONGEST {
             let began = Instant::now();
             let work = async {
                 while backup.is_running() && began.elapsed() < AT_WORK {
@@ -282,7 +285,13 @@ impl Bench {
             turns.without.count(running, tokio::time::sleep(STOPPED)).await;
             backup.signal(Signal::CONT);
         }
-        backup.wait().await.assert_success();
+        if backup.is_running() {
+            backup.signal(Signal::TERM);
+            backup.wait().await;
+            turns.cut_off += 1;
+        } else {
+            backup.wait().await.assert_success();
+        }
         clear(&self.place.join("store"));
     }
 }
@@ -292,6 +301,8 @@ impl Bench {
 struct Turns {
     during: Rate,
     without: Rate,
+    /// Backups that were not waited for to their end.
+    cut_off: u64,
 }
 
 impl std::fmt::Display for Turns {

@@ -24,6 +24,8 @@ use crate::{Bench, Best, clear, files_below, forget, quoted, say};
 const COPIED: u64 = 384 << 20;
 /// So long the copy takes at least.
 const THROTTLE: &str = "16M";
+/// What either recovery may use; the server's as its buffer pool.
+const MEMORY: &str = "512M";
 /// Budget of a restore whose redo is many times larger.
 const BUDGET: u64 = 16 << 20;
 /// What the process takes beyond its budget at most, in MiB.
@@ -58,8 +60,11 @@ impl Bench {
         let redo = lsn("end") - lsn("checkpoint");
 
         let mysqld = self.well_equipped(server);
-        let ways: [&[&str]; 3] =
-            [&["--recovery", "server"], &["--recovery", "native"], &["--recovery", "server", "--mysqld", &mysqld]];
+        let ways: [&[&str]; 3] = [
+            &["--recovery", "server"],
+            &["--recovery", "native", "--memory", MEMORY],
+            &["--recovery", "server", "--mysqld", &mysqld],
+        ];
         let mut best = [Best::new(), Best::new(), Best::new()];
         let mut pages = Best::new();
         for _ in 0..self.rounds {
@@ -80,7 +85,7 @@ impl Bench {
         self.table.push(Row::times(&own, apply, "mysqld's recovery of it", recovery, Some(0.1)).bytes(redo));
         let whole = "restore, native";
         self.table.push(Row::times(whole, native, "restore, recovered by mysqld", recovered, None).bytes(redo));
-        let one = self.restore(&["--recovery", "native", "--parallel", "1"]).await.time;
+        let one = self.restore(&["--recovery", "native", "--memory", MEMORY, "--parallel", "1"]).await.time;
         self.table.push(Row::times(whole, native, "restore, native, one thread", one, None).bytes(redo));
 
         let budget = BUDGET.to_string();
@@ -91,10 +96,10 @@ impl Bench {
         clear(&self.place.join("store"));
     }
 
-    /// A server's binary with as much memory for its recovery as the server itself had: its default is a quarter of that.
+    /// A server's binary with as much memory for its recovery as ours: its default is a quarter of that.
     fn well_equipped(&self, server: &Server) -> String {
         let path = self.place.join("mysqld");
-        let script = format!("#!/bin/sh\nexec {} \"$@\" --innodb-buffer-pool-size=512M\n", quoted(server.mysqld()));
+        let script = format!("#!/bin/sh\nexec {} \"$@\" --innodb-buffer-pool-size={MEMORY}\n", quoted(server.mysqld()));
         std::fs::write(&path, script).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
         path.display().to_string()
