@@ -1,12 +1,14 @@
 //! Which records change which page: everything that the log says of pages, sorted, in bounded memory.
 //!
 //! ```text
-//!   push (log order) ─► memory ─► it all fits: one run in memory
-//!                          └────► it does not: runs in a file, 64 at most in the end
+//!   push (log order) ─► a run fills ─► its thread sorts it ─► sorted runs in memory
+//!                                                                └─ no room for the next ─► the oldest goes to a file
 //!   reader.seek(window) ─► next_page ─► each record of it, in log order ─► next_page ─► …
 //! ```
-//! Records themselves are sorted, not references to them: a window is then read in one go, whatever the log's size.
+//! Records themselves are sorted, not references to them: a window is then read in one go, whatever the log's size. Runs
+//! in the file are older than those in memory, and there are 64 of them at most in the end.
 
+use std::collections::VecDeque;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -19,22 +21,37 @@ use crate::innodb::ids::{PageId, PageNo, SpaceId};
 
 pub use super::run::Kept as PlannedRecord;
 
-/// Collects records. One half of its memory is filled while what is in the other is sorted and written.
+/// Runs that the memory is divided into. Of these, one is being filled, one sorted, and one may be on its way to the
+/// file: more of them keep more of a log that nearly fits, and make more runs in the file of one that does not.
+const RUNS_IN_MEMORY: usize = 6;
+/// Those that stay in memory meanwhile.
+const RESTING: usize = RUNS_IN_MEMORY - 2;
+
+/// Collects records.
 #[derive(Debug)]
 pub(super) struct PlanBuilder {
-    /// Memory for one half.
-    half: u64,
+    /// Memory for one run.
+    share: u64,
     dir: PathBuf,
     enciphered: bool,
-    memory: MemoryRun,
+    filling: MemoryRun,
+    /// In the order of the log.
+    sorted: VecDeque<MemoryRun>,
     spare: Option<MemoryRun>,
-    writing: Option<JoinHandle<Result<Written, PrepareError>>>,
+    at_work: Option<JoinHandle<Result<Done, PrepareError>>>,
     file: Option<SpillFile>,
     runs: Vec<FileRun>,
     records: u64,
 }
 
-/// What the thread that writes a run gives back.
+/// What the thread that sorts and writes gives back.
+#[derive(Debug)]
+struct Done {
+    sorted: MemoryRun,
+    written: Option<Written>,
+}
+
+/// A run that is in the file now, and the memory that it had.
 #[derive(Debug)]
 struct Written {
     file: SpillFile,
@@ -45,13 +62,15 @@ struct Written {
 impl PlanBuilder {
     /// Keeps `budget` bytes in memory; more goes to a file on the file system of `dir`.
     pub fn new(budget: u64, dir: &Path, enciphered: bool) -> Self {
+        let share = budget / u64::try_from(RUNS_IN_MEMORY).unwrap_or(u64::MAX);
         Self {
-            half: budget / 2,
+            share,
             dir: dir.to_path_buf(),
             enciphered,
-            memory: MemoryRun::new(budget / 2),
+            filling: MemoryRun::new(share),
+            sorted: VecDeque::new(),
             spare: None,
-            writing: None,
+            at_work: None,
             file: None,
             runs: Vec::new(),
             records: 0,
@@ -61,41 +80,57 @@ impl PlanBuilder {
     /// Adds the next record of the log.
     pub fn push(&mut self, kept: &Kept<'_>) -> Result<(), PrepareError> {
         self.records = self.records.saturating_add(1);
-        if !self.memory.push(kept) {
-            self.spill()?;
-            let _ = self.memory.push(kept);
+        if !self.filling.push(kept) {
+            self.hand_over()?;
+            let _ = self.filling.push(kept);
         }
-        if self.memory.used_bytes() > self.half { self.spill() } else { Ok(()) }
+        if self.filling.used_bytes() > self.share { self.hand_over() } else { Ok(()) }
     }
 
-    /// Hands the memory to a thread that writes it, once the one before has written its own.
-    fn spill(&mut self) -> Result<(), PrepareError> {
+    /// Has a thread sort the run that is full, and write the oldest where the next would find no room; once it has
+    /// done so with the one before.
+    fn hand_over(&mut self) -> Result<(), PrepareError> {
         self.collect()?;
-        let empty = self.spare.take().unwrap_or_else(|| MemoryRun::new(self.half));
-        let mut memory = std::mem::replace(&mut self.memory, empty);
+        let oldest = if self.sorted.len() < RESTING { None } else { self.sorted.pop_front() };
+        let write = oldest.map(|oldest| self.writing(oldest)).transpose()?;
+        let empty = self.spare.take().unwrap_or_else(|| MemoryRun::new(self.share));
+        let mut sorted = std::mem::replace(&mut self.filling, empty);
+        let work = move || {
+            sorted.sort();
+            Ok(Done { sorted, written: write.map(|write| write()).transpose()? })
+        };
+        let thread = std::thread::Builder::new().name("redo-sort".into()).spawn(work);
+        self.at_work = Some(thread.map_err(|error| self.failed(error))?);
+        Ok(())
+    }
+
+    /// What writes a run behind those that the file has.
+    fn writing(
+        &mut self,
+        mut memory: MemoryRun,
+    ) -> Result<impl FnOnce() -> Result<Written, PrepareError> + Send + use<>, PrepareError> {
         let file = match self.file.take() {
             Some(file) => file,
             None => SpillFile::create(&self.dir, self.enciphered)?,
         };
         let start = self.runs.iter().map(FileRun::bytes).sum();
-        let write = move || {
-            memory.sort();
+        Ok(move || {
             let run = write_run(&file, start, memory.kept())?;
             memory.clear();
             Ok(Written { file, run, memory })
-        };
-        let thread = std::thread::Builder::new().name("redo-spill".into()).spawn(write);
-        self.writing = Some(thread.map_err(|error| self.failed(error))?);
-        Ok(())
+        })
     }
 
-    /// Waits for the run that is being written.
+    /// Waits for the thread.
     fn collect(&mut self) -> Result<(), PrepareError> {
-        let Some(writing) = self.writing.take() else { return Ok(()) };
-        let ended = || self.failed(io::Error::other("the thread that writes it ended"));
-        let Written { file, run, memory } = writing.join().map_err(|_| ended())??;
-        self.runs.push(run);
-        (self.file, self.spare) = (Some(file), Some(memory));
+        let Some(at_work) = self.at_work.take() else { return Ok(()) };
+        let ended = || self.failed(io::Error::other("the thread that sorts and writes it ended"));
+        let Done { sorted, written } = at_work.join().map_err(|_| ended())??;
+        self.sorted.push_back(sorted);
+        if let Some(Written { file, run, memory }) = written {
+            self.runs.push(run);
+            (self.file, self.spare) = (Some(file), Some(memory));
+        }
         Ok(())
     }
 
@@ -105,32 +140,32 @@ impl PlanBuilder {
 
     pub fn finish(mut self) -> Result<ApplyPlan, PrepareError> {
         self.collect()?;
-        if self.file.is_some() && !self.memory.is_empty() {
-            self.spill()?;
-            self.collect()?;
-        }
-        let Some(file) = self.file else {
-            self.memory.sort();
-            return Ok(ApplyPlan { memory: self.memory, file: None, runs: self.runs, records: self.records });
+        self.spare = None;
+        self.filling.sort();
+        self.sorted.push_back(self.filling);
+        let memory = self.sorted.into_iter().filter(|run| !run.is_empty()).collect();
+        let (file, runs) = match self.file {
+            Some(file) => merge(file, self.runs).map(|(file, runs)| (Some(file), runs))?,
+            None => (None, self.runs),
         };
-        let (file, runs) = merge(file, self.runs)?;
-        Ok(ApplyPlan { memory: MemoryRun::new(0), file: Some(file), runs, records: self.records })
+        Ok(ApplyPlan { file, runs, memory, records: self.records })
     }
 }
 
 /// All records by page. Shared by threads, each of which has a reader.
 #[derive(Debug)]
 pub struct ApplyPlan {
-    memory: MemoryRun,
     file: Option<SpillFile>,
     runs: Vec<FileRun>,
+    /// What is behind that in the log.
+    memory: Vec<MemoryRun>,
     records: u64,
 }
 
 impl ApplyPlan {
     /// A reader of it.
     pub fn reader(&self) -> PlanReader<'_> {
-        let memory = Some(&self.memory).filter(|memory| !memory.is_empty()).map(Cursor::of_memory);
+        let memory = self.memory.iter().map(Cursor::of_memory);
         let files = self.file.iter().flat_map(|file| self.runs.iter().map(move |run| Cursor::of_file(file, run)));
         PlanReader { plan: self, cursors: files.chain(memory).collect(), space: SpaceId::SYSTEM }
     }
@@ -142,8 +177,8 @@ impl ApplyPlan {
 
     /// Memory that it takes.
     pub fn memory_bytes(&self) -> u64 {
-        let fences = self.runs.iter().map(FileRun::memory_bytes).sum();
-        self.memory.memory_bytes().saturating_add(fences)
+        let fences = self.runs.iter().map(FileRun::memory_bytes);
+        self.memory.iter().map(MemoryRun::memory_bytes).chain(fences).sum()
     }
 
     /// Bytes that lie in a file.
@@ -288,7 +323,7 @@ mod tests {
             [(1 << 30, false, 0), (100_000, false, 64), (100_000, true, 64), (3_000, false, 64)]
         {
             let plan = plan(&all, budget, enciphered);
-            assert!(plan.runs.len() <= runs && plan.memory.is_empty() == (runs > 0), "{} runs", plan.runs.len());
+            assert!(plan.runs.len() <= runs, "{} runs", plan.runs.len());
             assert_eq!(plan.record_count(), 20_000);
             assert_eq!(plan.spilled_bytes() > 0, runs > 0);
             assert_eq!(read(&plan, 64), expected(&all), "budget {budget}");
@@ -305,11 +340,14 @@ mod tests {
             let page = PageId { space: SpaceId(1), page: PageNo(number % 1000) };
             let lsn = Lsn::new(u64::from(number));
             builder.push(&Kept { page, lsn, end: lsn, bytes: &bytes }).unwrap();
-            most = most.max(builder.memory.memory_bytes());
+            let rest = builder.sorted.iter().map(MemoryRun::memory_bytes).sum::<u64>();
+            // One is being sorted, one written.
+            most = most.max(builder.filling.memory_bytes() + rest + 2 * builder.share);
         }
         assert!(most <= (16 << 20) + (8 << 20), "{most} bytes were taken");
         let plan = builder.finish().unwrap();
-        assert!(plan.memory_bytes() < 1 << 20 && plan.spilled_bytes() > 48_000_000);
+        let (kept, spilled) = (plan.memory_bytes(), plan.spilled_bytes());
+        assert!(kept < 17 << 20 && spilled > 30_000_000, "{kept} bytes are kept, {spilled} were spilled");
         let mut reader = plan.reader();
         reader.seek(SpaceId(1), 999..1000).unwrap();
         let mut count = 0;

@@ -143,6 +143,8 @@ impl Space {
 #[derive(Debug)]
 pub(super) struct SpaceScan {
     spaces: HashMap<SpaceId, Space>,
+    /// The one that the last record changed, taken out of the others: the next one is likely of it, too.
+    last: Option<Space>,
     deleted: HashSet<SpaceId>,
     missing: BTreeMap<SpaceId, (Lsn, RecordKind)>,
 }
@@ -150,7 +152,16 @@ pub(super) struct SpaceScan {
 impl SpaceScan {
     pub fn new(copied: impl IntoIterator<Item = CopiedSpace>) -> Self {
         let spaces = copied.into_iter().map(|space| (space.space, Space::new(space))).collect();
-        Self { spaces, deleted: HashSet::new(), missing: BTreeMap::new() }
+        Self { spaces, last: None, deleted: HashSet::new(), missing: BTreeMap::new() }
+    }
+
+    fn get_mut(&mut self, id: SpaceId) -> Option<&mut Space> {
+        if self.last.as_ref().is_none_or(|last| last.id() != id) {
+            let wanted = self.spaces.remove(&id)?;
+            let before = self.last.replace(wanted);
+            self.spaces.extend(before.map(|space| (space.id(), space)));
+        }
+        self.last.as_mut()
     }
 
     /// Takes in a record that changes a page, and says whether that is a page of the copy.
@@ -160,7 +171,7 @@ impl SpaceScan {
         record: &RedoRecord<'_>,
         keyring: Option<&Keyring>,
     ) -> Result<bool, PrepareError> {
-        let Some(space) = self.spaces.get_mut(&page.space) else {
+        let Some(space) = self.get_mut(page.space) else {
             let _ = self.missing.entry(page.space).or_insert((record.lsn, record.kind));
             return Ok(false);
         };
@@ -177,7 +188,7 @@ impl SpaceScan {
             PrepareError::Redo(crate::innodb::redo::RedoError { lsn: record.lsn, kind: Some(record.kind), source })
         })?;
         match body {
-            Body::FileDelete(_) if self.spaces.contains_key(&page.space) => {
+            Body::FileDelete(_) if self.get_mut(page.space).is_some() => {
                 Err(PrepareError::Deleted { space: page.space, lsn: record.lsn })
             }
             Body::FileDelete(_) => {
@@ -185,7 +196,7 @@ impl SpaceScan {
                 Ok(())
             }
             Body::FileExtend(extend) => {
-                if let Some(space) = self.spaces.get_mut(&page.space) {
+                if let Some(space) = self.get_mut(page.space) {
                     space.note_extension(extend.offset.saturating_add(extend.bytes));
                 }
                 Ok(())
@@ -195,7 +206,8 @@ impl SpaceScan {
     }
 
     /// All tablespaces; an error where one is missing, or too small for what redo does to it.
-    pub fn finish(self) -> Result<HashMap<SpaceId, Space>, PrepareError> {
+    pub fn finish(mut self) -> Result<HashMap<SpaceId, Space>, PrepareError> {
+        self.spaces.extend(self.last.take().map(|space| (space.id(), space)));
         let newest_undo = self.newest_undo();
         for (&space, &(lsn, kind)) in &self.missing {
             // An undo tablespace that was truncated has a smaller id since, and nothing of the old one counts.

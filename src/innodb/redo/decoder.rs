@@ -141,7 +141,7 @@ impl RedoDecoder {
             end: self.stream.position(),
             checkpoint: self.stream.checkpoint(),
             payload: self.stream.consumed(len),
-            lengths: &self.group.lengths,
+            found: &self.group.found,
         }))
     }
 

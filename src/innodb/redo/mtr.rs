@@ -27,18 +27,18 @@ pub struct MiniTransaction<'a> {
     pub end: Lsn,
     pub(super) checkpoint: Lsn,
     pub(super) payload: &'a [u8],
-    pub(super) lengths: &'a [u32],
+    pub(super) found: &'a [Found],
 }
 
 impl<'a> MiniTransaction<'a> {
     /// Its records, without the mark of its end.
     pub fn records(&self) -> Records<'a> {
-        Records { at: self.start, checkpoint: self.checkpoint, rest: self.payload, lengths: self.lengths.iter() }
+        Records { at: self.start, checkpoint: self.checkpoint, rest: self.payload, found: self.found.iter() }
     }
 
     /// Number of its records.
     pub const fn record_count(&self) -> usize {
-        self.lengths.len()
+        self.found.len()
     }
 
     /// Its bytes in the log, without the headers of blocks.
@@ -57,34 +57,40 @@ impl<'a> MiniTransaction<'a> {
     }
 }
 
+/// A record as it was found when its group was: what its head says, and how long it is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Found {
+    head: RecordHead,
+    body_at: u8,
+    len: u32,
+}
+
 /// The records of a group.
 #[derive(Debug, Clone)]
 pub struct Records<'a> {
     at: Lsn,
     checkpoint: Lsn,
     rest: &'a [u8],
-    lengths: std::slice::Iter<'a, u32>,
+    found: std::slice::Iter<'a, Found>,
 }
 
 impl<'a> Iterator for Records<'a> {
     type Item = RedoRecord<'a>;
 
     fn next(&mut self) -> Option<RedoRecord<'a>> {
-        let length = usize::try_from(*self.lengths.next()?).ok()?;
-        let (bytes, rest) = self.rest.split_at_checked(length)?;
-        let mut reader = Reader::new(bytes);
-        // It was decoded when the group was found.
-        let head = RecordHead::decode(&mut reader).ok()?;
+        let found = self.found.next()?;
+        let len = usize::try_from(found.len).ok()?;
+        let (bytes, rest) = self.rest.split_at_checked(len)?;
         let record = RedoRecord {
             lsn: self.at,
-            kind: head.kind,
-            page: head.page,
+            kind: found.head.kind,
+            page: found.head.page,
             before_checkpoint: self.at < self.checkpoint,
             bytes,
-            body_at: reader.at(),
+            body_at: usize::from(found.body_at),
         };
         self.rest = rest;
-        self.at = advance(self.at, length)?;
+        self.at = advance(self.at, len)?;
         Some(record)
     }
 }
@@ -101,15 +107,15 @@ pub(super) enum Scan {
 /// Where in a group its records are; kept while the group is not complete, so that nothing is looked at twice.
 #[derive(Debug, Default)]
 pub(super) struct GroupScan {
-    /// Lengths of the records found so far.
-    pub lengths: Vec<u32>,
+    /// The records found so far.
+    pub found: Vec<Found>,
     /// Where the next one starts.
     pub at: usize,
 }
 
 impl GroupScan {
     pub fn clear(&mut self) {
-        self.lengths.clear();
+        self.found.clear();
         self.at = 0;
     }
 
@@ -123,10 +129,12 @@ impl GroupScan {
                 Err(Fault::Short) => return Ok(Scan::Short),
                 Err(bad @ Fault::Bad(_)) => return Err(bad),
             };
-            let first = self.lengths.is_empty();
+            let first = self.found.is_empty();
+            // A head is a few bytes.
+            let body_at = u8::try_from(reader.at()).unwrap_or(u8::MAX);
             if first && head.kind == RecordKind::Dummy {
                 let run = rest.iter().take_while(|&&byte| byte == RecordKind::Dummy.id()).take(MAX_RUN).count();
-                self.lengths.push(u32::try_from(run).unwrap_or(1));
+                self.found.push(Found { head, body_at, len: u32::try_from(run).unwrap_or(1) });
                 return Ok(Scan::Complete(run));
             }
             if head.kind == RecordKind::MultiRecEnd {
@@ -140,14 +148,14 @@ impl GroupScan {
                 Err(Fault::Short) => return Ok(Scan::Short),
                 Err(bad @ Fault::Bad(_)) => return Err(bad),
             }
-            let length = u32::try_from(reader.at()).map_err(|_| invalid(head.kind.name(), "too long"))?;
+            let len = u32::try_from(reader.at()).map_err(|_| invalid(head.kind.name(), "too long"))?;
             let end = self.at.saturating_add(reader.at());
             if head.single {
                 // Kept only when the group is taken: it may be scanned again until its block is complete.
-                self.lengths.push(length);
+                self.found.push(Found { head, body_at, len });
                 return Ok(Scan::Complete(end));
             }
-            self.lengths.push(length);
+            self.found.push(Found { head, body_at, len });
             self.at = end;
         }
     }
@@ -155,7 +163,7 @@ impl GroupScan {
     /// Forgets what a complete group, not to be taken yet, would make doubtful.
     pub fn postpone(&mut self) {
         if self.at == 0 {
-            self.lengths.clear();
+            self.found.clear();
         }
     }
 }

@@ -89,10 +89,14 @@ pub async fn run(ctx: &Context, options: RestoreOptions) -> Result<RestoreReport
         let (ctx, options, target) = (ctx.clone(), options.clone(), Arc::clone(&target));
         let (reader, manifest, table, layout) =
             (Arc::clone(&reader), Arc::clone(&manifest), Arc::clone(&table), Arc::clone(&layout));
-        let recovery = recovery.clone();
         let work = move || {
-            let source = Source { reader: &reader, manifest: &manifest, table: &table, recovery: recovery.as_deref() };
-            fill(&ctx, &options, &target, &source, &layout)
+            let source = Source { reader: &reader, manifest: &manifest, table: &table, recovery: recovery.as_ref() };
+            let mut written = fill(&ctx, &options, &target, &source, &layout)?;
+            written.applied = recovery.as_ref().map(|recovery| applied(recovery, written.recovered));
+            // Redo that did not fit into memory would else be written to the disk, too, only to be forgotten.
+            drop(recovery);
+            finish(&ctx, &target, &layout)?;
+            Ok(written)
         };
         blocking(work).await?
     };
@@ -105,7 +109,7 @@ pub async fn run(ctx: &Context, options: RestoreOptions) -> Result<RestoreReport
             server::recover(mysqld, &target, &needs, &ctx.cancel).await?;
             RecoveryState::Recovered
         }
-        None if recovery.is_some() => RecoveryState::Applied,
+        None if written.applied.is_some() => RecoveryState::Applied,
         None => RecoveryState::AtFirstStart,
     };
     let structure = if options.check_structure {
@@ -114,8 +118,7 @@ pub async fn run(ctx: &Context, options: RestoreOptions) -> Result<RestoreReport
     } else {
         None
     };
-    let applied = recovery.map(|recovery| applied(&recovery, written.recovered));
-    let report = report(&options, &manifest, &layout, &needs, written, (state, applied), started);
+    let report = report(&options, &manifest, &layout, &needs, written, state, started);
     Ok(RestoreReport { structure, ..report })
 }
 
@@ -150,12 +153,12 @@ async fn scan(
     reader: &Arc<ArchiveReader>,
     manifest: &Arc<Manifest>,
     table: &Arc<FileTable>,
-) -> Result<Arc<prepare::Recovery>, Error> {
+) -> Result<prepare::Recovery, Error> {
     let (ctx, options) = (ctx.clone(), options.clone());
     let (reader, manifest, table) = (Arc::clone(reader), Arc::clone(manifest), Arc::clone(table));
     blocking(move || {
         let keyring = options.keyring_file.as_deref().map(read_keyring).transpose()?;
-        native::scan(&ctx, &options, &reader, &manifest, &table, keyring).map(Arc::new)
+        native::scan(&ctx, &options, &reader, &manifest, &table, keyring)
     })
     .await
 }
@@ -251,6 +254,8 @@ struct Written {
     bytes: RestoreBytes,
     files: u64,
     recovered: Tally,
+    /// What was applied, where that was done here.
+    applied: Option<AppliedRedo>,
 }
 
 /// What a restore is made of.
@@ -293,11 +298,15 @@ fn fill(
         files::write_isolation(target)?;
     }
 
+    Ok(written)
+}
+
+/// Makes all of it durable, and gives the log its name. Blocks.
+fn finish(ctx: &Context, target: &Target, layout: &Layout) -> Result<(), Error> {
     ctx.progress.step("sync");
     target.sync(layout.outside())?;
     ctx.check()?;
-    redo::publish(target)?;
-    Ok(written)
+    redo::publish(target)
 }
 
 /// Writes the log that a server will apply, and makes what it will not make: the end of the system tablespace.
@@ -330,7 +339,7 @@ fn report(
     layout: &Layout,
     needs: &Needs,
     written: Written,
-    (recovery, applied): (RecoveryState, Option<AppliedRedo>),
+    recovery: RecoveryState,
     started: Instant,
 ) -> RestoreReport {
     let mut isolation = vec!["a new server_uuid is made at the first start".to_owned()];
@@ -350,7 +359,7 @@ fn report(
         datadir: options.datadir.clone(),
         recovery,
         mode: options.recovery,
-        applied,
+        applied: written.applied,
         lsn: LsnRange { checkpoint: manifest.lsn.checkpoint, end: manifest.lsn.end },
         binlog: manifest.binlog.as_ref().map(|at| BinlogPosition { file: at.file.clone(), position: at.position }),
         gtid_executed: manifest.gtid_executed.clone(),

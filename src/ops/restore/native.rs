@@ -11,6 +11,7 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::num::NonZeroUsize;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 
 use crate::archive::filetable::FileTable;
@@ -27,14 +28,13 @@ use crate::ops::options::RestoreOptions;
 use crate::prepare::finish::FLUSH_LSN_OFFSET;
 use crate::prepare::{CopiedSpace, PageWorker, Recovery, RedoScan, ScanOptions, Tally, clean_log};
 
+use super::THREAD_BYTES;
 use super::pages::page_at;
 use super::placement::Layout;
 use super::redo::{self, RedoWritten};
 use super::target::{FILE_MODE, Target, existing_ancestor, io_error};
 
-/// The part of the memory given that the redo may take. Pages on their way take the rest.
-const PLAN_SHARE: u64 = 3;
-/// Less than this would only make many small runs.
+/// Less memory than this for the redo would only make many small runs.
 const LEAST_PLAN: u64 = 1 << 20;
 /// Pages that are created together.
 const LONG_RUN: usize = 2 << 20;
@@ -57,7 +57,7 @@ pub fn scan(
         log_key: redo::log_key(manifest, keyring.as_ref())?,
         keyring,
         zlib: manifest.server.settings.get("version_compile_zlib").cloned(),
-        memory: (options.memory / PLAN_SHARE).max(LEAST_PLAN),
+        memory: plan_memory(options.memory, options.parallel),
         spill_dir: existing_ancestor(&options.datadir).to_path_buf(),
     };
     let mut scan = RedoScan::new(scan_options, &copied_spaces(table)?);
@@ -67,6 +67,12 @@ pub fn scan(
         Ok(())
     })?;
     Ok(scan.finish()?)
+}
+
+/// What the redo may take of the memory given: all that pages on their way do not need, and a third in any case.
+fn plan_memory(given: u64, threads: NonZeroUsize) -> u64 {
+    let threads = u64::try_from(threads.get()).unwrap_or(u64::MAX);
+    given.saturating_sub(threads.saturating_mul(THREAD_BYTES)).max(given / 3).max(LEAST_PLAN)
 }
 
 fn copied_spaces(table: &FileTable) -> Result<Vec<CopiedSpace>, Error> {
