@@ -1,7 +1,7 @@
 //! An object of a file store on its way: a file beside, written past the page cache, synced once, then renamed.
 //!
 //! ```text
-//!   write_part ─► <object>#1, at the part's offset      (several called at a time; the file takes one after another)
+//!   write_part ─► <object>#1, at the part's offset      (several at a time, each with a buffer of its own)
 //!   complete ───► sync ─► rename to <object> ─► sync folder
 //!   dropped ────► <object>#1 is removed
 //! ```
@@ -11,7 +11,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use object_store::PutPayload;
 use tokio::task::JoinError;
@@ -26,15 +26,25 @@ const FOLDER_MODE: u32 = 0o777;
 pub(super) struct FileUpload {
     path: PathBuf,
     beside: PathBuf,
-    /// Gone once it is complete.
-    file: Arc<Mutex<Option<Open>>>,
+    open: Arc<Open>,
     is_complete: bool,
 }
 
-/// The file and memory to write it.
+/// The file, and memory to write it: as much as the most parts at a time needed.
 struct Open {
     file: DirectFile,
-    buffer: AlignedBuffer,
+    buffers: Mutex<Vec<AlignedBuffer>>,
+}
+
+impl Open {
+    fn write(&self, part: &PutPayload, offset: u64) -> io::Result<()> {
+        let buffers = || self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
+        let spare = buffers().pop();
+        let mut buffer = spare.unwrap_or_else(|| AlignedBuffer::new(WRITE_BYTES));
+        let written = self.file.write_at(&mut buffer, part.iter().map(AsRef::as_ref), offset);
+        buffers().push(buffer);
+        written
+    }
 }
 
 impl FileUpload {
@@ -47,9 +57,8 @@ impl FileUpload {
                 let beside = beside(&path, number);
                 match DirectFile::create_new(&beside) {
                     Ok(file) => {
-                        let open = Open { file, buffer: AlignedBuffer::new(WRITE_BYTES) };
-                        let file = Arc::new(Mutex::new(Some(open)));
-                        return Ok(Self { path, beside, file, is_complete: false });
+                        let open = Arc::new(Open { file, buffers: Mutex::default() });
+                        return Ok(Self { path, beside, open, is_complete: false });
                     }
                     Err(error) if error.kind() == io::ErrorKind::AlreadyExists && number < u32::MAX => number += 1,
                     Err(error) => return Err(FsError::of("create", &beside)(error)),
@@ -65,25 +74,15 @@ impl FileUpload {
         part: PutPayload,
         offset: u64,
     ) -> impl Future<Output = object_store::Result<()>> + use<> {
-        let (file, beside) = (self.file.clone(), self.beside.clone());
-        on_disk(move || {
-            let written = match &mut *lock(&file) {
-                Some(Open { file, buffer }) => file.write_at(buffer, part.iter().map(AsRef::as_ref), offset),
-                None => Err(io::ErrorKind::BrokenPipe.into()),
-            };
-            written.map_err(FsError::of("write", &beside))
-        })
+        let (open, beside) = (self.open.clone(), self.beside.clone());
+        on_disk(move || open.write(&part, offset).map_err(FsError::of("write", &beside)))
     }
 
     /// Makes it durable and gives it its name. All parts must have been written.
     pub(super) async fn complete(&mut self) -> object_store::Result<()> {
-        let (file, path, beside) = (self.file.clone(), self.path.clone(), self.beside.clone());
+        let (open, path, beside) = (self.open.clone(), self.path.clone(), self.beside.clone());
         on_disk(move || {
-            let synced = match lock(&file).take() {
-                Some(Open { file, .. }) => file.sync(),
-                None => Err(io::ErrorKind::BrokenPipe.into()),
-            };
-            synced.map_err(FsError::of("sync", &beside))?;
+            open.file.sync().map_err(FsError::of("sync", &beside))?;
             durable_rename(&beside, &path)
         })
         .await?;
@@ -99,10 +98,6 @@ impl Drop for FileUpload {
             let _ = fs::remove_file(&self.beside);
         }
     }
-}
-
-fn lock(file: &Mutex<Option<Open>>) -> MutexGuard<'_, Option<Open>> {
-    file.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn beside(path: &Path, number: u32) -> PathBuf {

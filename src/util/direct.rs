@@ -12,6 +12,7 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::OFlags;
 
@@ -67,6 +68,8 @@ impl AlignedBuffer {
 #[derive(Debug)]
 pub struct DirectFile {
     direct: Option<File>,
+    /// It was told so only by the first write that its file system does not know direct I/O.
+    refused: AtomicBool,
     plain: File,
 }
 
@@ -74,18 +77,20 @@ impl DirectFile {
     /// Creates the file. It must not exist yet.
     pub fn create_new(path: &Path) -> io::Result<Self> {
         let plain = OpenOptions::new().write(true).create_new(true).open(path)?;
-        Ok(Self { direct: open_direct(OpenOptions::new().write(true), path)?, plain })
+        let direct = open_direct(OpenOptions::new().write(true), path)?;
+        Ok(Self { direct, refused: AtomicBool::new(false), plain })
     }
 
     /// Opens a file that is there.
     pub fn open(path: &Path) -> io::Result<Self> {
         let options = OpenOptions::new().write(true).clone();
-        Ok(Self { direct: open_direct(&options, path)?, plain: options.open(path)? })
+        let direct = open_direct(&options, path)?;
+        Ok(Self { direct, refused: AtomicBool::new(false), plain: options.open(path)? })
     }
 
     /// Writes these pieces, one behind the other, from `offset` on. `buffer` is memory to work with, of whole blocks.
     pub fn write_at<'a>(
-        &mut self,
+        &self,
         buffer: &mut AlignedBuffer,
         pieces: impl Iterator<Item = &'a [u8]>,
         offset: u64,
@@ -110,15 +115,16 @@ impl DirectFile {
     }
 
     /// Writes aligned bytes: whole blocks directly, if they begin at a block's boundary.
-    fn write_out(&mut self, bytes: &[u8], at: u64) -> io::Result<()> {
+    fn write_out(&self, bytes: &[u8], at: u64) -> io::Result<()> {
         let is_aligned = at.is_multiple_of(u64::try_from(ALIGNMENT).unwrap_or(1));
         let blocks = if is_aligned { bytes.len() - bytes.len() % ALIGNMENT } else { 0 };
         let (whole, rest) = bytes.split_at(blocks);
-        if let Some(direct) = self.direct.as_ref().filter(|_| !whole.is_empty()) {
+        let direct = self.direct.as_ref().filter(|_| !self.refused.load(Ordering::Relaxed));
+        if let Some(direct) = direct.filter(|_| !whole.is_empty()) {
             match direct.write_all_at(whole, at) {
                 Ok(()) if rest.is_empty() => return Ok(()),
                 Ok(()) => return self.plain.write_all_at(rest, at + u64::try_from(blocks).unwrap_or(0)),
-                Err(error) if is_unsupported(&error) => self.direct = None,
+                Err(error) if is_unsupported(&error) => self.refused.store(true, Ordering::Relaxed),
                 Err(error) => return Err(error),
             }
         }

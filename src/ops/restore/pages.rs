@@ -339,7 +339,7 @@ impl Worker<'_> {
     }
 
     fn write_long(&mut self, path: &Path, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        let mut file = match self.long.take() {
+        let file = match self.long.take() {
             Some((open, file)) if open == path => file,
             _ => DirectFile::open(path)?,
         };
