@@ -5,8 +5,9 @@
 //!                                    newer than the log, in the server's ──► it has worked on since: listed, and few
 //!                                    else ──► a difference, told with all that was done to the page
 //! ```
-//! Nothing may differ but what is on the list: pages that the server changed after recovery. Encrypted and
-//! page-compressed pages are compared as they are inside, since keys' places and compressors' outcomes are not redo's.
+//! Nothing may differ but what is on the list in `docs/native-differences.md`, with a reason each: here, pages that the
+//! server changed after recovery, and what [`forget_headers`] forgets. Encrypted and page-compressed pages are compared as
+//! they are inside, since keys' places and compressors' outcomes are not redo's.
 
 use std::collections::BTreeMap;
 

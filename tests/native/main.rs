@@ -1,5 +1,5 @@
 //! Native recovery against the server's own: the same files and the same redo, recovered twice, and every byte of every
-//! page compared.
+//! page compared, but for the short list in `docs/native-differences.md`.
 //!
 //! ```text
 //!   case ─► base + redo ──► oracle: mysqld recovers ──────────────┐

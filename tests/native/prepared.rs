@@ -1,6 +1,6 @@
 //! The same recovery as the product does it, by `prepare`: planned by page in little memory, files extended, pages
 //! encrypted again, a clean log at the end. And what comes after: both directories are started, and a client must not be
-//! able to tell them apart.
+//! able to tell them apart. What may differ is listed in `docs/native-differences.md`.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::FileExt as _;
