@@ -187,6 +187,17 @@ fn every_folder_uses_only_what_it_may() {
 }
 
 #[test]
+fn the_architecture_has_the_same_table() {
+    let page = fs::read_to_string(root().join("docs/ARCHITECTURE.md")).unwrap();
+    for (folder, allowed) in ALLOWED.iter().filter(|(name, _)| *name != "lib.rs") {
+        let names: Vec<String> = allowed.iter().map(|name| format!("`{name}`")).collect();
+        let may = if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
+        let row = format!("| `{folder}` | {may} |\n");
+        assert!(page.contains(&row), "docs/ARCHITECTURE.md lacks the row {row}");
+    }
+}
+
+#[test]
 fn no_file_is_too_long_and_each_begins_with_what_it_is() {
     for (path, text) in rust_files() {
         let lines = text.lines().count();
