@@ -173,7 +173,7 @@ pub struct MySQLBackupSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 31_536_000))]
     pub starting_deadline_seconds: Option<i64>,
-    /// How long the backup may take from the start of its first runner, all tries together. After that it is cancelled
+    /// How long the backup may take from status.startTime on, all tries together. After that it is cancelled
     /// and fails. Unset: as long as it takes.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 31_536_000))]

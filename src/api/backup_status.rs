@@ -51,7 +51,8 @@ pub struct MySQLBackupStatus {
     /// The id of the backup that an incremental one builds on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parent_backup_name: Option<String>,
-    /// When its first runner was started.
+    /// When the operator decided on its first try, just before it made the runner; of an imported backup, when the backup
+    /// itself began.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start_time: Option<Time>,
     /// When it ended, well or not.

@@ -130,7 +130,7 @@ pub struct MySQLRestoreSpec {
     /// Keeps the restore from starting, and from trying again; a running one runs on. May be changed at any time.
     #[serde(default)]
     pub suspend: bool,
-    /// How long the restore may take from the start of its first runner, all tries together. After that it is
+    /// How long the restore may take from status.startTime on, all tries together. After that it is
     /// cancelled and fails. Unset: as long as it takes.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 31_536_000))]

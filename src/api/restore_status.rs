@@ -53,7 +53,7 @@ pub struct MySQLRestoreStatus {
     /// sizeBytes for people.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub size: Option<String>,
-    /// When its first runner was started.
+    /// When the operator had found all that it needs and went on to make its first runner.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start_time: Option<Time>,
     /// When it ended, well or not.
