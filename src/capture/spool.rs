@@ -46,7 +46,9 @@ pub struct SpooledFile {
 }
 
 impl Spool {
-    /// Makes a private directory below `parent` for at most `limit` bytes. Refuses when the file system has less.
+    /// Makes a private directory below `parent` for at most `limit` bytes, and for no more than its file system has free
+    /// now: a spool must be full before a disk is, or nobody gives way in time. Refuses when that is too little for any
+    /// server.
     pub fn create(parent: &Path, limit: u64, run: &str) -> Result<Arc<Self>, CaptureError> {
         fs::create_dir_all(parent).map_err(CaptureError::io("create spool directory", parent))?;
         let free = rustix::fs::statvfs(parent)
@@ -57,6 +59,7 @@ impl Spool {
         }
         let dir = parent.join(format!("stillframe-spool-{run}"));
         DirBuilder::new().mode(0o700).create(&dir).map_err(CaptureError::io("create spool directory", &dir))?;
+        let limit = limit.min(free);
         Ok(Arc::new(Self { dir, limit, used: AtomicU64::new(0), next: AtomicU64::new(0) }))
     }
 
@@ -65,7 +68,7 @@ impl Spool {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// Bytes there may be.
+    /// Bytes there may be: as many as were asked for, or what was free.
     pub fn limit(&self) -> u64 {
         self.limit
     }
@@ -190,6 +193,14 @@ fn spool_file(
 mod tests {
     use super::*;
     use crate::capture::plan::FileKind;
+
+    #[test]
+    fn a_spool_is_no_larger_than_its_disk() {
+        let parent = tempfile::tempdir().unwrap();
+        let spool = Spool::create(parent.path(), u64::MAX, "t").unwrap();
+        let stat = rustix::fs::statvfs(parent.path()).unwrap();
+        assert!(spool.limit() <= stat.f_blocks * stat.f_frsize && spool.limit() >= MIN_ROOM, "{}", spool.limit());
+    }
 
     #[test]
     fn the_limit_holds_and_room_comes_back() {

@@ -61,6 +61,14 @@ impl Destination {
         Ok(Self { repository, id, spool, recipients, options })
     }
 
+    /// What a person should know of it before the copy begins.
+    pub fn warning(&self, options: &BackupOptions) -> Option<String> {
+        let (room, wanted) = (self.spool.limit(), options.spool_bytes);
+        let (dir, has, asked) = (options.spool_dir.display(), format_bytes(room), format_bytes(wanted));
+        (room < wanted)
+            .then(|| format!("the disk of the spool {dir} has {has} free, less than the {asked} that redo may take: that much must do"))
+    }
+
     /// The spool of this run.
     pub fn spool(&self) -> Arc<Spool> {
         Arc::clone(&self.spool)

@@ -52,7 +52,7 @@ pub async fn run(ctx: &Context, options: BackupOptions) -> Result<BackupReport, 
     ctx.progress.step("preflight");
     let source = unless_cancelled(ctx, Source::connect(&options)).await?;
     let destination = unless_cancelled(ctx, Destination::open(&options, &source, begun.0)).await?;
-    for warning in source.warnings() {
+    for warning in source.warnings().iter().chain(&destination.warning(&options)) {
         ctx.progress.message(warning);
     }
 
