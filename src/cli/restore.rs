@@ -26,8 +26,8 @@ pub(super) struct Args {
     /// shutdown; server, MySQL itself at its first start or here with --mysqld
     #[arg(long, value_name = "WHO", default_value_t = Recovery::default(), value_parser = choice::<Recovery>(Recovery::NAMES))]
     recovery: Recovery,
-    /// Run this server once, isolated from network, replication and events, until it has recovered the files and rolled
-    /// back what was open
+    /// Run this server once on the result, isolated from network, replication and events, and shut it down cleanly: it rolls
+    /// back what was open and, with --recovery server, applies the redo before. With native it is not needed
     #[arg(long, value_name = "PATH")]
     mysqld: Option<PathBuf>,
     #[command(flatten)]
@@ -105,7 +105,7 @@ fn text(report: &RestoreReport) -> String {
     fields
         .row("Restored", &report.id)
         .row("Into", report.datadir.display().to_string())
-        .row("State", state_line(report.recovery))
+        .row("State", state_line(report.recovery, report.mode))
         .row("Server", format!("MySQL {} ({})", report.server.version, report.server.uuid))
         .row("Duration", duration_line(report))
         .row("Size", size_line(report))
@@ -133,11 +133,14 @@ pub(super) fn structure_lines(structure: &StructureReport) -> Vec<String> {
     std::iter::once(looked_at).chain(problems).collect()
 }
 
-fn state_line(state: RecoveryState) -> &'static str {
-    match state {
-        RecoveryState::Recovered => "recovered and shut down cleanly: ready to start",
-        RecoveryState::Applied => "recovered: a server starts on it as after a clean shutdown",
-        RecoveryState::AtFirstStart => "the first server that starts on it recovers it from the captured redo",
+fn state_line(state: RecoveryState, mode: Recovery) -> &'static str {
+    match (state, mode) {
+        (RecoveryState::Recovered, Recovery::Server) => "recovered by the server and shut down cleanly: ready to start",
+        (RecoveryState::Recovered, Recovery::Native) => {
+            "recovered here; a server ran on it once and was shut down cleanly: ready to start"
+        }
+        (RecoveryState::Applied, _) => "recovered: a server starts on it as after a clean shutdown",
+        (RecoveryState::AtFirstStart, _) => "the first server that starts on it recovers it from the captured redo",
     }
 }
 
@@ -240,6 +243,9 @@ mod tests {
             assert!(text.contains(wanted), "{wanted} is not in\n{text}");
         }
         report.recovery = RecoveryState::Recovered;
+        assert!(super::text(&report).contains("recovered by the server and shut down cleanly: ready to start"));
+        report.mode = Recovery::Native;
+        assert!(super::text(&report).contains("recovered here; a server ran on it once and was shut down cleanly"));
         let problem = Problem { object: "/d/t.ibd".into(), what: "page 4: is below no other page".into() };
         let structure =
             StructureReport { tablespaces: 1, problems: vec![problem], problem_count: 1, ..Default::default() };

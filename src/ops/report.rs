@@ -128,7 +128,8 @@ pub struct BackupReport {
 /// How the restored files become a database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub enum RecoveryState {
-    /// A server was run here and shut down cleanly: the directory is ready.
+    /// A server was run here and shut down cleanly: the directory is ready, and what was open is rolled back. Who applied
+    /// the redo before says `mode`.
     Recovered,
     /// Stillframe applied the redo: a server starts as after a clean shutdown.
     Applied,

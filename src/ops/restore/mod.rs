@@ -105,7 +105,8 @@ pub async fn run(ctx: &Context, options: RestoreOptions) -> Result<RestoreReport
 
     let state = match &options.mysqld {
         Some(mysqld) => {
-            ctx.progress.step("recover");
+            // Where the redo was applied here, it only rolls back what was open.
+            ctx.progress.step(if recovery.is_some() { "run server" } else { "recover" });
             server::recover(mysqld, &target, &needs, &ctx.cancel).await?;
             RecoveryState::Recovered
         }
