@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use stillframe::innodb::ids::SpaceId;
 use stillframe::mysql::{
-    BackupLock, ConnectOptions, DdlWatch, Endpoint, GtidSet, LogStatus, MysqlError, PreflightOptions, RedoConsumer,
+    BackupLock, ConnectOptions, DdlWatch, Endpoint, GtidSet, LogStatus, MysqlError, RedoConsumer,
     RedoStatus, Registration, ServerInfo, Session, SslMode, grants_sql, preflight, registered_files,
 };
 use support::server::Server;
@@ -53,7 +53,7 @@ async fn the_minimal_user_can_do_all_of_it() {
     let mut session = Session::connect(&options).await.unwrap();
     session.ping().await.unwrap();
     let info = ServerInfo::gather(&mut session).await.unwrap();
-    let checked = preflight(&mut session, &info, &PreflightOptions::default()).await.unwrap();
+    let checked = preflight(&mut session, &info).await.unwrap();
     assert_eq!(checked.warnings, [""; 0]);
     let files = registered_files(&mut session).await.unwrap();
     assert!(files.contains(&(SpaceId::DICTIONARY, "./mysql.ibd".to_owned())), "{files:?}");
@@ -95,7 +95,7 @@ async fn each_missing_privilege_is_named_with_its_grant() {
     let refusal = async || {
         let mut session = Session::connect(&options).await.unwrap();
         let info = ServerInfo::gather(&mut session).await.unwrap();
-        preflight(&mut session, &info, &PreflightOptions::default()).await
+        preflight(&mut session, &info).await
     };
     refusal().await.unwrap();
     let tables = server
@@ -127,7 +127,7 @@ async fn each_missing_privilege_is_named_with_its_grant() {
     fresh.password_file = Some(password_file(&server, "o"));
     let mut session = Session::connect(&fresh).await.unwrap();
     let info = ServerInfo::gather(&mut session).await.unwrap();
-    preflight(&mut session, &info, &PreflightOptions::default()).await.unwrap();
+    preflight(&mut session, &info).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -252,22 +252,22 @@ async fn servers_that_cannot_be_backed_up_are_refused() {
     let mut session = Session::connect(&as_root(&server)).await.unwrap();
     let info = ServerInfo::gather(&mut session).await.unwrap();
     server.sql("ALTER INSTANCE DISABLE INNODB REDO_LOG").await;
-    let error = preflight(&mut session, &info, &PreflightOptions::default()).await.unwrap_err();
+    let error = preflight(&mut session, &info).await.unwrap_err();
     assert!(matches!(&error, MysqlError::Preflight { what, .. } if what.contains("redo log")), "{error:?}");
     server.sql("ALTER INSTANCE ENABLE INNODB REDO_LOG").await;
-    preflight(&mut session, &info, &PreflightOptions::default()).await.unwrap();
+    preflight(&mut session, &info).await.unwrap();
 
     let blind = Server::builder().option("performance-schema", "OFF").start().await;
     let mut session = Session::connect(&as_root(&blind)).await.unwrap();
     let info = ServerInfo::gather(&mut session).await.unwrap();
-    let error = preflight(&mut session, &info, &PreflightOptions::default()).await.unwrap_err();
+    let error = preflight(&mut session, &info).await.unwrap_err();
     assert!(matches!(&error, MysqlError::Preflight { what, .. } if what.contains("performance_schema")), "{error:?}");
 
     let encrypted = Server::builder().keyring().start().await;
     encrypted.sql("CREATE DATABASE d; CREATE TABLE d.t (a INT PRIMARY KEY) ENCRYPTION = 'Y'").await;
     let mut session = Session::connect(&as_root(&encrypted)).await.unwrap();
     let info = ServerInfo::gather(&mut session).await.unwrap();
-    preflight(&mut session, &info, &PreflightOptions::default())
+    preflight(&mut session, &info)
         .await
         .expect("its keyring is the one that can be read");
 }

@@ -36,7 +36,7 @@ pub use info::ServerInfo;
 pub use lock::{BackupLock, LockTimes};
 pub use log_status::{BinlogPosition, Channel, LogStatus, RedoStatus};
 pub use options::{ConnectOptions, Endpoint, SslMode, SslOptions, UnknownSslMode};
-pub use preflight::{Checked, PreflightOptions, preflight};
+pub use preflight::{Checked, preflight};
 pub use redo_consumer::{RedoConsumer, Registration};
 pub use role::{Role, ServerRole};
 pub use session::Session;

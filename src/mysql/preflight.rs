@@ -27,11 +27,6 @@ const KNOWN_ENGINES: &[&str] = &[
 /// The keyring whose file can be read here.
 const KNOWN_KEYRING: &str = "component_keyring_file";
 
-/// What preflight is to be lenient about. Nothing so far.
-#[derive(Debug, Clone, Copy, Default)]
-#[non_exhaustive]
-pub struct PreflightOptions {}
-
 /// The outcome of a preflight that did not refuse.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Checked {
@@ -40,11 +35,7 @@ pub struct Checked {
 }
 
 /// Checks all there is, and refuses with the first thing that is in the way.
-pub async fn preflight(
-    session: &mut Session,
-    info: &ServerInfo,
-    _options: &PreflightOptions,
-) -> Result<Checked, MysqlError> {
+pub async fn preflight(session: &mut Session, info: &ServerInfo) -> Result<Checked, MysqlError> {
     let mut warnings = Vec::new();
     check_performance_schema(info)?;
     check_privileges(session).await?;

@@ -10,7 +10,7 @@ use crate::archive::manifest::MAX_MANIFEST_BYTES;
 use crate::capture::{CopyPlan, CopySummary, FileKind, PlannedFile, RegisteredFile, SourceLayout};
 use crate::innodb::keyring::Keyring;
 use crate::innodb::version::Support;
-use crate::mysql::{self, GtidSet, LogStatus, PreflightOptions, ServerInfo, Session};
+use crate::mysql::{self, GtidSet, LogStatus, ServerInfo, Session};
 use crate::ops::blocking;
 use crate::ops::error::{Error, ErrorKind};
 use crate::ops::options::{BackupOptions, EncryptedPages, NonTransactional};
@@ -41,7 +41,7 @@ impl Source {
         let mut session = Session::connect(&options.server).await?;
         let info = ServerInfo::gather(&mut session).await?;
         let untested = check_version(&info, options.allow_untested_server)?;
-        let checked = mysql::preflight(&mut session, &info, &PreflightOptions::default()).await?;
+        let checked = mysql::preflight(&mut session, &info).await?;
         let layout = source_layout(&info, options.datadir.as_deref())?;
         // A file system that answers slowly, or never, must not stop what else runs: the signals' cancel first of all.
         let (layout, keyring) = {
