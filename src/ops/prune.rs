@@ -6,7 +6,8 @@
 //!                              all else                                                  ─► remove, increments first
 //!           --stale:           runs without manifest whose lease has run out             ─► remove
 //! ```
-//! Backups of one name that were asked for in different namespaces are counted by themselves. Times are UTC. Running backups and those that cannot be read are never touched by a rule.
+//! Backups of one name that were asked for in different namespaces are counted by themselves. Times are UTC. Running
+//! backups and those that cannot be read are never touched by a rule.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 

@@ -5,6 +5,9 @@
 //!     invariants · every acknowledged commit up to the cut, none after · CHECK TABLE · gtid_executed as recorded
 //!     then it follows the source, catches up, and every table's checksum is the source's
 //! ```
+//!
+//! Stillframe applies the redo, but for the trips of `by_server`. `STILLFRAME_TEST_RECOVERY=server cargo test --features e2e
+//! --test roundtrip` lets a server do it in all trips that do not name one.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "what fails, fails the test")]
 

@@ -53,7 +53,8 @@ pub enum Recovery {
 }
 
 impl Recovery {
-    /// What `STILLFRAME_TEST_RECOVERY` says (`server` or `native`): so that every round trip can be made with both.
+    /// What `STILLFRAME_TEST_RECOVERY` says (`server`, or `native`, the default): so that every round trip can be made with
+    /// both. Set by hand, where one of them is in doubt.
     pub fn of_environment() -> Self {
         match std::env::var("STILLFRAME_TEST_RECOVERY").as_deref() {
             Ok("native") | Err(_) => Self::Native,
