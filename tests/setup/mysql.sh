@@ -7,7 +7,7 @@
 # The first that is there wins:
 #   1. $STILLFRAME_MYSQL       an install root (of several, separated by colons, the first one)
 #   2. mysqld on the PATH      if its version is supported
-#   3. a pinned root           ../shared/mysql/*-rootfs.tar.xz beside the repository, unpacked into the cache
+#   3. a pinned root           mysql/mysql-*-rootfs.tar.xz of it (pinned.sh says where that is), unpacked into the cache
 #   4. an earlier run's        root in the cache
 #   5. Debian's packages       of the suite sid (on Ubuntu: its own newest), unpacked into the cache, without root
 #
@@ -117,7 +117,7 @@ use() {
 
 unpack_pinned() {
 	local archive name
-	archive=$(first_existing "$repo"/../shared/mysql/mysql-*-rootfs.tar.xz)
+	archive=$("$repo/tests/setup/pinned.sh" 'mysql/mysql-*-rootfs.tar.xz')
 	[ -n "$archive" ] || return 1
 	name=$(basename "$archive" -rootfs.tar.xz)
 	if [ ! -d "$cache/$name" ]; then
