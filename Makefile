@@ -6,7 +6,7 @@ FUZZ_SECONDS ?= 60
 export CARGO_TERM_COLOR ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo demo-kubernetes test e2e lint bench soak fuzz setup
+.PHONY: help build demo demo-kubernetes test e2e clouds lint bench soak fuzz setup
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,10 @@ test: setup ## all tests, and the short set of the scenarios on a real cluster (
 
 e2e: setup ## scenarios on a real cluster: $KUBECONFIG, or one of its own (root, Linux); E2E=core or a name for some of them
 	e2e/run $(E2E)
+
+# Not a part of `test`: the emulator is a package of npm, which is installed into the user's cache folder the first time.
+clouds: ## the store's whole suite over an emulator of Azure's store (Azurite; needs Node and npm, or STILLFRAME_AZURITE)
+	$(CARGO) test --locked --features e2e --test clouds
 
 lint: ## format, clippy with and without default features, documentation, layers
 	$(CARGO) fmt --check

@@ -1,5 +1,6 @@
-//! The store's conformance suite over an emulator of Azure's store. It needs Node, so it is a suite of its own:
-//! `cargo test --test clouds`. Google's is not here: the one emulator that can be had
+//! The store's conformance suite over an emulator of Azure's store. It needs Node, and npm once, so it is a suite of its own:
+//! `make clouds`. `STILLFRAME_AZURITE` may name the emulator's program (`azurite-blob`), and one on the PATH is taken; else
+//! `tests/setup/azurite.sh` installs it into the user's cache folder. Google's is not here: the one emulator that can be had
 //! (fake-gcs-server) does not speak the XML protocol in which objects are written.
 
 #![allow(missing_docs, dead_code, reason = "each test uses a part of it")]

@@ -30,7 +30,7 @@ async fn an_s3_server_conforms() {
     assert!(matches!(root.probe().await, Err(StoreError::Foreign { .. })));
 }
 
-/// The suite. Also run by hand against emulators of the other clouds.
+/// The suite. Also run against an emulator of another cloud, by `make clouds`.
 pub async fn conforms(repository: &Repository) {
     probes_twice(repository).await;
     objects_come_back(repository).await;
