@@ -353,6 +353,46 @@ mod tests {
         assert!(memory > 1 << 20, "{memory}");
     }
 
+    /// Metrics of which each has a value: those that have none are not on the page.
+    fn all_counted() -> Metrics {
+        let metrics = Metrics::new();
+        metrics.backup_succeeded("shop", Finished { duration: Duration::from_secs(200), read: 1000, stored: 400 });
+        metrics.backup_failed("shop");
+        metrics.data_left_behind("shop");
+        metrics.reconciled("backup", Duration::from_millis(20), false);
+        metrics.requested("GET");
+        let of = || ("shop".to_owned(), "nightly".to_owned());
+        metrics.look_with(move || {
+            let ((namespace, name), (also, as_well)) = (of(), of());
+            let storage = StorageState { namespace, name, ready: true, backups: 3, stored_bytes: 70 };
+            let schedule =
+                ScheduleState { namespace: also, name: as_well, created: Some(5), last_success: Some(6) };
+            Watched { storages: vec![storage], schedules: vec![schedule] }
+        });
+        metrics
+    }
+
+    #[test]
+    fn each_metric_has_its_row_in_the_documentation() {
+        use std::collections::BTreeSet;
+        // "# TYPE stillframe_backups counter"; a counter's samples have an ending more.
+        let made: BTreeSet<String> = all_counted()
+            .render()
+            .lines()
+            .filter_map(|line| line.strip_prefix("# TYPE stillframe_")?.split_once(' '))
+            .map(|(name, kind)| {
+                format!("| `stillframe_{name}{}` | {kind} |", if kind == "counter" { "_total" } else { "" })
+            })
+            .collect();
+        let page = include_str!("../../docs/metrics.md");
+        let rows = page.lines().filter(|line| line.starts_with("| `stillframe_"));
+        let told: BTreeSet<String> =
+            rows.map(|row| row.splitn(4, '|').take(3).collect::<Vec<_>>().join("|") + "|").collect();
+        assert_eq!(told, made, "docs/metrics.md has a row for each metric, with its type");
+        let code = include_str!("metrics.rs").split("#[cfg(test)]").next().unwrap_or_default();
+        assert_eq!(code.matches("own.register(").count(), made.len(), "one has no value here, and so was not compared");
+    }
+
     #[test]
     fn an_object_that_is_gone_is_not_told_of() {
         let metrics = Metrics::new();
