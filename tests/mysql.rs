@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use stillframe::innodb::ids::SpaceId;
 use stillframe::mysql::{
-    BackupLock, ConnectOptions, DdlWatch, Endpoint, GtidSet, LogStatus, MysqlError, RedoConsumer,
-    RedoStatus, Registration, ServerInfo, Session, SslMode, grants_sql, preflight, registered_files,
+    BackupLock, ConnectOptions, DdlWatch, Endpoint, GtidSet, LogStatus, MysqlError, RedoConsumer, RedoStatus,
+    Registration, ServerInfo, Session, SslMode, grants_sql, preflight, registered_files,
 };
 use support::server::Server;
 use tokio::io::AsyncWriteExt;
@@ -267,9 +267,7 @@ async fn servers_that_cannot_be_backed_up_are_refused() {
     encrypted.sql("CREATE DATABASE d; CREATE TABLE d.t (a INT PRIMARY KEY) ENCRYPTION = 'Y'").await;
     let mut session = Session::connect(&as_root(&encrypted)).await.unwrap();
     let info = ServerInfo::gather(&mut session).await.unwrap();
-    preflight(&mut session, &info)
-        .await
-        .expect("its keyring is the one that can be read");
+    preflight(&mut session, &info).await.expect("its keyring is the one that can be read");
 }
 
 #[tokio::test(flavor = "multi_thread")]

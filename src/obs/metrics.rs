@@ -365,8 +365,7 @@ mod tests {
         metrics.look_with(move || {
             let ((namespace, name), (also, as_well)) = (of(), of());
             let storage = StorageState { namespace, name, ready: true, backups: 3, stored_bytes: 70 };
-            let schedule =
-                ScheduleState { namespace: also, name: as_well, created: Some(5), last_success: Some(6) };
+            let schedule = ScheduleState { namespace: also, name: as_well, created: Some(5), last_success: Some(6) };
             Watched { storages: vec![storage], schedules: vec![schedule] }
         });
         metrics
