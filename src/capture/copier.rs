@@ -20,6 +20,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::ahead::{BUFFERS, Filled, Jobs, Reader};
+use super::owner::owner_of;
 use super::plan::{CopyPlan, PlannedSpace};
 use super::polite::{DiskProbe, Politeness, govern};
 use super::read::LiveFile;
@@ -330,6 +331,7 @@ impl<'a> Worker<'a> {
                     path: piece.path.clone(),
                     space: space.space,
                     page,
+                    owner: owner_of(space, &piece.path, self.buffer.bytes().get(range).unwrap_or_default()),
                     fault,
                     reads,
                 });
@@ -514,7 +516,8 @@ mod tests {
     #[test]
     fn a_damaged_page_is_named_after_many_reads() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("orders.ibd");
+        let path = dir.path().join("shop/orders@002d24.ibd");
+        fs::create_dir(dir.path().join("shop")).unwrap();
         let mut content: Vec<u8> = (0..8).flat_map(|number| page(5, number)).collect();
         content[6 * 16384 + 5000] ^= 1;
         fs::write(&path, content).unwrap();
@@ -522,7 +525,8 @@ mod tests {
         let CaptureError::CorruptPage { page: PageNo(6), space: SpaceId(5), reads: MAX_READS, .. } = error else {
             panic!("{error}")
         };
-        assert!(error.to_string().contains("orders.ibd"));
+        let text = error.to_string();
+        assert!(text.contains("orders@002d24.ibd (space 5), page 6 of table `shop`.`orders-24`: "), "{text}");
     }
 
     #[test]

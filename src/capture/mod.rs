@@ -12,6 +12,7 @@ mod ahead;
 pub mod copier;
 pub mod follower;
 pub mod keys;
+mod owner;
 pub mod plan;
 pub mod polite;
 pub mod read;
@@ -64,14 +65,16 @@ pub enum CaptureError {
         source: FormatError,
     },
     /// A page stayed bad however often it was read.
-    #[error("{} (space {space}), page {page}: {fault}; read {reads} times", path.display())]
+    #[error("{} (space {space}), page {page} of {owner}: {fault}; read {reads} times", path.display())]
     CorruptPage {
-        /// The file, named after its table.
+        /// The file.
         path: PathBuf,
         /// Its tablespace.
         space: SpaceId,
         /// The page.
         page: PageNo,
+        /// The table that it belongs to, or what is known where many share the file.
+        owner: String,
         /// What is wrong with it.
         fault: PageFault,
         /// How often it was read.

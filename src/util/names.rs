@@ -24,6 +24,36 @@ pub fn printable(bytes: &[u8]) -> String {
     text
 }
 
+/// The name of a schema, table or partition that a file is named after: there `@002d` stands for `-`.
+///
+/// Letters such as `é` have codes of the server's own, which are left as the file has them.
+pub fn from_file_name(bytes: &[u8]) -> String {
+    let mut name = Vec::with_capacity(bytes.len());
+    let mut rest = bytes;
+    while let Some((&byte, after)) = rest.split_first() {
+        let coded = (byte == b'@').then(|| after.split_at_checked(4)).flatten();
+        if let Some((letter, behind)) = coded.and_then(|(code, behind)| Some((letter_of(code)?, behind))) {
+            name.extend_from_slice(letter.encode_utf8(&mut [0; 4]).as_bytes());
+            rest = behind;
+        } else {
+            name.push(byte);
+            rest = after;
+        }
+    }
+    printable(&name)
+}
+
+/// A name as SQL takes it.
+pub fn quoted(name: &str) -> String {
+    format!("`{}`", name.replace('`', "``"))
+}
+
+/// The letter of a code of four digits.
+fn letter_of(code: &[u8]) -> Option<char> {
+    let digits = std::str::from_utf8(code).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_hexdigit()))?;
+    char::from_u32(u32::from_str_radix(digits, 16).ok()?)
+}
+
 /// Checks a name that becomes part of object keys: lower-case letters, digits, `-` and `.`, ends alphanumeric.
 ///
 /// Returns what is wrong with it, ready to be shown after the name.
@@ -69,6 +99,24 @@ mod tests {
         assert_eq!(printable("büro/naïve".as_bytes()), "büro/naïve");
         assert_eq!(printable(b"a\nb\x1b[31m\xff\\"), r"a\x0ab\x1b[31m\xff\\");
         assert_eq!(printable("x\u{202e}y".as_bytes()), r"x\xe2\x80\xaey");
+    }
+
+    #[test]
+    fn names_of_files_are_those_of_tables() {
+        for (file, name) in [
+            ("orders", "orders"),
+            ("we@0020ird@002d@0023@0024", "we ird-#$"),
+            ("@4e2d@6587", "中文"),
+            // A code of the server's own, one that is cut short, and half of a pair.
+            ("@0p@002", "@0p@002"),
+            ("@d800x", "@d800x"),
+            ("@+123", "@+123"),
+            ("a@000ab", "a\\x0ab"),
+        ] {
+            assert_eq!(from_file_name(file.as_bytes()), name, "{file}");
+        }
+        assert_eq!(from_file_name(b"t\xff"), "t\\xff");
+        assert_eq!(quoted(&from_file_name(b"back@0060tick")), "`back``tick`");
     }
 
     #[test]
