@@ -54,9 +54,7 @@ impl Spool {
         let free = rustix::fs::statvfs(parent)
             .map(|stat| stat.f_bavail.saturating_mul(stat.f_frsize))
             .map_err(|error| CaptureError::io("measure the space of", parent)(error.into()))?;
-        if free < limit.min(MIN_ROOM) {
-            return Err(CaptureError::SpoolFull { path: parent.to_path_buf(), limit: free });
-        }
+        check_free(parent, free, limit)?;
         let dir = parent.join(format!("stillframe-spool-{run}"));
         DirBuilder::new().mode(0o700).create(&dir).map_err(CaptureError::io("create spool directory", &dir))?;
         let limit = limit.min(free);
@@ -139,6 +137,15 @@ impl Drop for Spooled {
 const MIN_ROOM: u64 = 64 << 20;
 const CHUNK: usize = 1 << 20;
 
+/// Refuses to begin where the file system has so few bytes `free` that the spool would be full at once. What it is
+/// allowed beyond that is a limit, not a need.
+fn check_free(parent: &Path, free: u64, limit: u64) -> Result<(), CaptureError> {
+    if free >= limit.min(MIN_ROOM) {
+        return Ok(());
+    }
+    Err(CaptureError::SpoolFull { path: parent.to_path_buf(), limit: free })
+}
+
 /// Fails where `files`, as large as they are now, do not fit into the spool. To be asked before a lock stops everybody:
 /// else that is found out half-way.
 pub fn check_room(files: &[PlannedFile], spool: &Spool) -> Result<(), CaptureError> {
@@ -200,6 +207,25 @@ mod tests {
         let spool = Spool::create(parent.path(), u64::MAX, "t").unwrap();
         let stat = rustix::fs::statvfs(parent.path()).unwrap();
         assert!(spool.limit() <= stat.f_blocks * stat.f_frsize && spool.limit() >= MIN_ROOM, "{}", spool.limit());
+    }
+
+    #[test]
+    fn a_disk_that_is_nearly_full_is_refused_before_anything_is_copied() {
+        let parent = Path::new("/var/spool");
+        check_free(parent, MIN_ROOM, 10 << 30).unwrap();
+        check_free(parent, 16 << 20, 16 << 20).unwrap();
+        for (free, limit) in [(MIN_ROOM - 1, 10 << 30), (0, 16 << 20), ((16 << 20) - 1, 16 << 20)] {
+            let error = check_free(parent, free, limit).unwrap_err();
+            assert_eq!(error.to_string(), format!("the spool /var/spool is full: {free} bytes"));
+        }
+    }
+
+    #[test]
+    fn a_spool_asks_the_disk() {
+        // A file system without a single free byte, on every Linux.
+        let nowhere = Path::new("/proc/self");
+        let refused = Spool::create(nowhere, 1 << 30, "t").unwrap_err();
+        assert!(matches!(refused, CaptureError::SpoolFull { limit: 0, .. }), "{refused}");
     }
 
     #[test]
