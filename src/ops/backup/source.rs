@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::archive::manifest::MAX_MANIFEST_BYTES;
 use crate::capture::{CopyPlan, CopySummary, FileKind, PlannedFile, RegisteredFile, SourceLayout};
 use crate::innodb::keyring::Keyring;
-use crate::innodb::version::Support;
+use crate::innodb::version::{ServerVersion, Support};
 use crate::mysql::{self, GtidSet, LogStatus, ServerInfo, Session};
 use crate::ops::blocking;
 use crate::ops::error::{Error, ErrorKind};
@@ -40,7 +40,7 @@ impl Source {
     pub async fn connect(options: &BackupOptions) -> Result<Self, Error> {
         let mut session = Session::connect(&options.server).await?;
         let info = ServerInfo::gather(&mut session).await?;
-        let untested = check_version(&info, options.allow_untested_server)?;
+        let untested = check_version(&info.version_text, info.version, options.allow_untested_server)?;
         let checked = mysql::preflight(&mut session, &info).await?;
         let layout = source_layout(&info, options.datadir.as_deref())?;
         // A file system that answers slowly, or never, must not stop what else runs: the signals' cancel first of all.
@@ -143,18 +143,18 @@ fn gtids(status: &LogStatus) -> Result<GtidSet, Error> {
     })
 }
 
-fn check_version(info: &ServerInfo, allow_untested: bool) -> Result<bool, Error> {
-    let version = &info.version_text;
-    match info.version.support() {
+/// Whether the server's version, `text` as it says it itself, is one that no recorded test run covers.
+fn check_version(text: &str, version: ServerVersion, allow_untested: bool) -> Result<bool, Error> {
+    match version.support() {
         Support::Tested => Ok(false),
         Support::Untested if allow_untested => Ok(true),
         Support::Untested => Err(Error::new(
             ErrorKind::UnsupportedServer,
-            format!("server version {version} is in no recorded test run"),
+            format!("server version {text} is in no recorded test run"),
         )
         .advise("pass --allow-untested-server to go on; the manifest will say so")),
         Support::Unsupported(why) => {
-            Err(Error::new(ErrorKind::UnsupportedServer, format!("server version {version} is not supported: {why}")))
+            Err(Error::new(ErrorKind::UnsupportedServer, format!("server version {text} is not supported: {why}")))
         }
     }
 }
@@ -262,6 +262,24 @@ mod tests {
     fn gtid_sets_that_no_manifest_holds_are_refused_at_once() {
         check_gtid_room(500_000).unwrap();
         assert_eq!(check_gtid_room(1 << 20).unwrap_err().kind, ErrorKind::UnsupportedServer);
+    }
+
+    #[test]
+    fn a_version_that_no_test_run_covers_is_taken_only_where_that_is_wanted() {
+        let check = |version: &str, allowed| check_version(version, version.parse().unwrap(), allowed);
+        for allowed in [false, true] {
+            assert!(!check("9.7.4", allowed).unwrap(), "a tested one is never called untested");
+        }
+        let refused = check("8.4.6-suffix", false).unwrap_err();
+        assert_eq!(refused.kind, ErrorKind::UnsupportedServer);
+        assert!(refused.message.contains("8.4.6-suffix"), "{refused}");
+        assert!(refused.advice().contains("--allow-untested-server"), "{}", refused.advice());
+        assert!(check("8.4.6-suffix", true).unwrap(), "the manifest says so");
+        for allowed in [false, true] {
+            let refused = check("8.0.29", allowed).unwrap_err();
+            assert_eq!(refused.kind, ErrorKind::UnsupportedServer);
+            assert!(refused.message.contains("8.0.29") && refused.message.contains("8.0.30"), "{refused}");
+        }
     }
 
     #[tokio::test]
