@@ -4,7 +4,8 @@
 //!   open the backup ─ keys ─ where does each file go ─ every refusal, before a byte is written
 //!   [native: scan all redo, by page] ─► every refusal is behind us
 //!   marker ─► pages (parallel: fetch, decrypt, decompress, check, [apply redo,] write) ─► files ─► redo log, binlog,
-//!             isolation ─► sync ─► #innodb_redo takes its name ─► marker goes ─► [mysqld starts once, isolated]
+//!             isolation ─► sync ─► #innodb_redo takes its name ─► marker goes ─► [mysqld starts once, isolated; where it
+//!             fails, the marker comes back]
 //! ```
 //! Owns the order. With `--recovery native` pages are written as the redo leaves them, and the log is a new, clean one.
 //! With `--recovery server` the captured redo becomes a log that a stock server accepts and applies at its next start.
@@ -106,8 +107,14 @@ pub async fn run(ctx: &Context, options: RestoreOptions) -> Result<RestoreReport
     let state = match &options.mysqld {
         Some(mysqld) => {
             // Where the redo was applied here, it only rolls back what was open.
-            ctx.progress.step(if recovery.is_some() { "run server" } else { "recover" });
-            server::recover(mysqld, &target, &needs, &ctx.cancel).await?;
+            ctx.progress.step(if written.applied.is_some() { "run server" } else { "recover" });
+            if let Err(error) = server::recover(mysqld, &target, &needs, &ctx.cancel).await {
+                // Whatever it is now: nobody is to take it for what the backup held.
+                if error.kind == ErrorKind::RecoveryFailed {
+                    target.mark(&marker)?;
+                }
+                return Err(error);
+            }
             RecoveryState::Recovered
         }
         None if written.applied.is_some() => RecoveryState::Applied,

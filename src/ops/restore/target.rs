@@ -87,7 +87,7 @@ impl Target {
         let owner = inherited_owner(datadir)?;
         let target = Self { datadir: datadir.to_path_buf(), owner };
         target.clean_remains()?;
-        target.write_marker(marker)?;
+        target.mark(marker)?;
         Ok(target)
     }
 
@@ -160,7 +160,8 @@ impl Target {
         Ok(())
     }
 
-    fn write_marker(&self, marker: &Marker) -> Result<(), Error> {
+    /// Marks the directory as no database; also again, where what was complete turned out to be none.
+    pub fn mark(&self, marker: &Marker) -> Result<(), Error> {
         let path = self.datadir.join(MARKER);
         let text = serde_json::to_vec_pretty(marker)
             .map_err(|error| Error::new(ErrorKind::Failed, "cannot encode the restore marker").caused_by(error))?;
