@@ -1,0 +1,169 @@
+//! The consumer of the redo log, which keeps the server from overwriting redo, is given up before the server stalls:
+//! whether the store is slow, this process, or nobody can look at the server any more. Its writers go on in any case.
+
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::help::{Writer, files, small, until, write_redo};
+use crate::support::cli::{Background, Cli};
+use crate::support::proxy::{Fault, Proxy};
+use crate::support::round::{self, USER};
+use crate::support::s3::{self, S3Server};
+use crate::support::server::{Builder, Server};
+
+const MIB: u64 = 1 << 20;
+const GAVE_UP: &str = "gave up the redo consumer";
+
+/// A small redo log, so that it is soon full for whom it must wait.
+fn builder() -> Builder {
+    Server::builder()
+        .fresh()
+        .option("innodb_redo_log_capacity", "32M")
+        .option("innodb_flush_log_at_trx_commit", 2)
+        .option("sync_binlog", 0)
+}
+
+/// A store that takes nothing of a backup but its lease, until told otherwise: so long the backup is at its copy.
+struct Closed {
+    proxy: Proxy,
+    s3: S3Server,
+}
+
+impl Closed {
+    fn start() -> Self {
+        let s3 = S3Server::start();
+        let proxy = Proxy::start(s3.address());
+        proxy.fail(usize::MAX, Fault::Answer(503, "SlowDown"), |request| {
+            request.method == "PUT" && request.path.contains("/data/")
+        });
+        Self { proxy, s3 }
+    }
+
+    fn open(&self) {
+        self.proxy.heal();
+    }
+
+    fn with(&self, cli: Cli) -> Cli {
+        s3::environment(&self.proxy.endpoint()).into_iter().fold(cli, |cli, (name, value)| cli.env(&name, value))
+    }
+
+    fn backup(&self, server: &Server) -> Cli {
+        let options = ["--redo-consumer", "on", "--compression", "none"];
+        self.with(round::backup(server, &self.s3.url("p"))).args(options)
+    }
+
+    /// Lets the backup come to its end, which must be a good one.
+    async fn finish(&self, backup: Background, server: &Server) {
+        self.open();
+        let outcome = backup.wait().await;
+        outcome.assert_success();
+        assert_eq!(outcome.stderr.matches(GAVE_UP).count(), 1, "{outcome}");
+        let verify = self.with(Cli::new("verify").args(["--store", &self.s3.url("p"), "backup"]));
+        assert_eq!(verify.json().await["good"], true);
+        round::assert_nothing_left(server).await;
+    }
+}
+
+/// Panics unless somebody else could register: there is one consumer in a server.
+async fn assert_no_consumer(server: &Server) {
+    let (taken,): (i64,) = server.row("SELECT innodb_redo_log_consumer_register()").await;
+    assert_eq!(taken, 0, "it is still registered");
+}
+
+/// The server goes on writing more than its whole redo log, and no commit waits for long.
+async fn assert_writers_go_on(server: &Server, writer: Writer) {
+    write_redo(server, 40 * MIB).await;
+    let longest = writer.longest().await;
+    assert!(longest < Duration::from_secs(20), "a commit took {longest:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_spool_that_fills_up_behind_a_slow_store_frees_the_server_from_waiting() {
+    const SPOOL: u64 = 32 * MIB;
+    let server = small(builder()).await;
+    let store = Closed::start();
+    let mut backup = store.backup(&server).args(["--spool-bytes", &SPOOL.to_string()]).spawn();
+    backup.wait_until_said("  copy").await;
+    let writer = Writer::start(&server, "UPDATE d.a SET v = v + 1 WHERE id = 1").await;
+    // Not beyond four fifths, where the consumer goes, by more than what is still on its way: a full spool is the end.
+    let spool = server.root().join("spool");
+    while spool_bytes(&spool) <= SPOOL / 5 * 4 {
+        assert!(backup.is_running() && !backup.said().contains(GAVE_UP), "too early: {}", backup.said());
+        write_redo(&server, MIB / 2).await;
+        tokio::time::sleep(Duration::from_millis(30)).await;
+    }
+    backup.wait_until_said(GAVE_UP).await;
+    assert!(backup.said().contains("the spool is filling up"), "{}", backup.said());
+    assert_no_consumer(&server).await;
+    store.open();
+    assert_writers_go_on(&server, writer).await;
+    store.finish(backup, &server).await;
+}
+
+/// What the one run below has in its spool.
+fn spool_bytes(spool: &std::path::Path) -> u64 {
+    let runs = files(spool).into_values().flat_map(|run| files(&run).into_values());
+    runs.filter_map(|file| Some(file.metadata().ok()?.len())).sum()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_that_is_far_behind_frees_the_server_from_waiting() {
+    let server = small(builder()).await;
+    let store = Closed::start();
+    let mut backup = store.backup(&server).spawn();
+    backup.wait_until_said("  copy").await;
+    let writer = Writer::start(&server, "UPDATE d.a SET v = v + 1 WHERE id = 1").await;
+    // It stands still, as on a machine that is suspended, while more than half of the log is written. Once it goes on, it
+    // is behind only for a moment: should nobody look just then, again.
+    for _ in 0..6 {
+        backup.signal(Signal::STOP);
+        write_redo(&server, 20 * MIB).await;
+        backup.signal(Signal::CONT);
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        if backup.said().contains(GAVE_UP) {
+            break;
+        }
+    }
+    assert!(backup.said().contains("half of the redo log waits for this backup"), "{}", backup.said());
+    assert_no_consumer(&server).await;
+    store.open();
+    assert_writers_go_on(&server, writer).await;
+    store.finish(backup, &server).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_cannot_be_watched_any_more_is_freed_from_waiting() {
+    let server = small(builder()).await;
+    let store = Closed::start();
+    let mut backup = store.backup(&server).spawn();
+    backup.wait_until_said("  copy").await;
+    let writer = Writer::start(&server, "UPDATE d.a SET v = v + 1 WHERE id = 1").await;
+    let watching = format!(
+        "SELECT t.PROCESSLIST_ID FROM performance_schema.threads t \
+         JOIN performance_schema.events_statements_current s USING (THREAD_ID) \
+         WHERE t.PROCESSLIST_USER = '{USER}' AND s.SQL_TEXT LIKE 'SHOW GLOBAL STATUS%redo%'"
+    );
+    until(Duration::from_secs(20), "somebody watches", async || server.rows::<(u64,)>(&watching).await.len() == 1).await;
+
+    // A session that is killed is made anew, and nothing is given up.
+    let (first,): (u64,) = server.row(&watching).await;
+    server.sql(&format!("KILL {first}")).await;
+    until(Duration::from_secs(20), "somebody watches again", async || {
+        server.rows::<(u64,)>(&watching).await.iter().any(|(id,)| *id != first)
+    })
+    .await;
+    assert!(!backup.said().contains(GAVE_UP), "{}", backup.said());
+
+    // One that cannot be made anew: nobody would see how near the server is to a stall.
+    server.sql(&format!("ALTER USER {USER}@localhost ACCOUNT LOCK")).await;
+    let (second,): (u64,) = server.row(&watching).await;
+    server.sql(&format!("KILL {second}")).await;
+    backup.wait_until_said(GAVE_UP).await;
+    assert!(backup.said().contains("the server's redo log cannot be watched"), "{}", backup.said());
+    assert_no_consumer(&server).await;
+    server.sql(&format!("ALTER USER {USER}@localhost ACCOUNT UNLOCK")).await;
+    store.open();
+    assert_writers_go_on(&server, writer).await;
+    store.finish(backup, &server).await;
+}
