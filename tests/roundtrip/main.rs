@@ -17,9 +17,11 @@ mod support;
 mod by_server;
 mod cache;
 mod ddl;
+mod isolation;
 mod many;
 mod native;
 mod places;
+mod stored;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
