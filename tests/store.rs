@@ -21,6 +21,8 @@ mod fencing;
 mod help;
 #[path = "store/identity.rs"]
 mod identity;
+#[path = "store/many.rs"]
+mod many;
 #[path = "store/marks.rs"]
 mod marks;
 #[path = "store/preflight.rs"]
