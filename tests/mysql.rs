@@ -5,7 +5,8 @@
 mod support;
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use stillframe::innodb::ids::SpaceId;
@@ -167,6 +168,50 @@ async fn tls_as_asked() {
     with_cert.ssl.cert = Some(server.datadir().join("client-cert.pem"));
     with_cert.ssl.key = Some(server.datadir().join("client-key.pem"));
     Session::connect(&with_cert).await.unwrap();
+}
+
+/// A certificate for one host name, signed by itself, and its key.
+fn certificate(folder: &Path, name: &str) -> (PathBuf, PathBuf) {
+    let (certificate, key) = (folder.join(format!("{name}.pem")), folder.join(format!("{name}.key")));
+    let made = Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=anything"])
+        .args(["-addext", &format!("subjectAltName=DNS:{name}"), "-addext", "basicConstraints=critical,CA:false"])
+        .arg("-keyout")
+        .arg(&key)
+        .arg("-out")
+        .arg(&certificate)
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    (certificate, key)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_name_of_a_server_that_is_reached_by_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let (ours, key) = certificate(folder.path(), "db.example.org");
+    let builder = Server::builder().option("ssl-cert", ours.display()).option("ssl-key", key.display());
+    let server = builder.start().await;
+    make_backup_user(&server).await;
+    let named = |name: Option<&str>| {
+        // By its address, as through a tunnel or in a pod.
+        let mut options = over_tcp(&server, SslMode::VerifyIdentity);
+        options.ssl.ca = Some(ours.clone());
+        options.ssl.server_name = name.map(str::to_owned);
+        options
+    };
+    Session::connect(&named(Some("db.example.org"))).await.unwrap();
+    for other in [None, Some("other.example.org"), Some("example.org")] {
+        let error = Session::connect(&named(other)).await.unwrap_err();
+        assert!(matches!(error, MysqlError::Connection { .. }), "{other:?}: {error:?}");
+        let cause = std::error::Error::source(&error).unwrap().to_string();
+        assert!(cause.contains("not valid for"), "{other:?}: {cause}");
+    }
+    // The name alone is not enough: whose certificate it is counts, too.
+    let (strangers, _) = certificate(folder.path(), "db.example.com");
+    let mut options = named(Some("db.example.org"));
+    options.ssl.ca = Some(strangers);
+    Session::connect(&options).await.unwrap_err();
 }
 
 #[tokio::test(flavor = "multi_thread")]
