@@ -47,7 +47,7 @@ use support::server::{Builder, scratch};
 use support::workload::{Options, Workload};
 
 /// All cases: when each has passed, nothing may be missing in what they covered.
-const CASES: [&str; 17] = [
+const CASES: [&str; 21] = [
     "rows",
     "others",
     "compressed",
@@ -57,6 +57,10 @@ const CASES: [&str; 17] = [
     "pages-8k",
     "pages-32k",
     "pages-64k",
+    "files-4k",
+    "files-8k",
+    "files-32k",
+    "files-64k",
     "files",
     "encryption",
     "transactions",
@@ -196,6 +200,46 @@ async fn pages_of_32k() {
 #[tokio::test(flavor = "multi_thread")]
 async fn pages_of_64k() {
     prove_page_size(65536).await;
+}
+
+/// Files that come and go, and transactions that are not at their end, on another page size.
+async fn prove_files(bytes: u32) {
+    let crash = case::cold(
+        Builder::default().page_size(bytes),
+        async |_| (),
+        async |server| {
+            let mut work = Work::new(server, seed(), scale()).await;
+            files_of::tables(&mut work).await;
+            files_of::undo_tablespaces(&mut work).await;
+            files_of::automatic_numbers(&mut work).await;
+            lobs::undo(&mut work).await;
+            let open = lobs::open(&mut work).await;
+            lobs::prepared(&mut work, 20).await;
+            // They die with the server.
+            std::mem::forget(open);
+        },
+    );
+    prove(&format!("files-{}k", bytes >> 10), &crash.await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_and_transactions_with_pages_of_4k() {
+    prove_files(4096).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_and_transactions_with_pages_of_8k() {
+    prove_files(8192).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_and_transactions_with_pages_of_32k() {
+    prove_files(32768).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_and_transactions_with_pages_of_64k() {
+    prove_files(65536).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

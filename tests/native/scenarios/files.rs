@@ -214,6 +214,18 @@ pub async fn encryption(work: &mut Work<'_>) {
         "DELETE FROM e_y WHERE id % 5 = 0".to_owned(),
         "DELETE FROM e_geo WHERE id % 5 = 0".to_owned(),
         "ALTER TABLE e_later ENCRYPTION='Y'".to_owned(),
+        // And back: what was secret is rewritten in the clear.
+        "CREATE TABLE e_back (id INT PRIMARY KEY, v VARCHAR(200), KEY (v(20))) ENCRYPTION='Y'".to_owned(),
+        format!("INSERT INTO e_back SELECT n, SHA2(n, 512) FROM {some}"),
+        "ALTER TABLE e_back ENCRYPTION='N'".to_owned(),
+        "UPDATE e_back SET v = 'in the clear' WHERE id % 2 = 0".to_owned(),
+        // Shared ones change in place, page by page.
+        "CREATE TABLESPACE e_general ADD DATAFILE 'e_general.ibd' ENCRYPTION='Y'".to_owned(),
+        "CREATE TABLE e_g (id INT PRIMARY KEY, v VARCHAR(200), KEY (v(20))) TABLESPACE e_general ENCRYPTION='Y'"
+            .to_owned(),
+        format!("INSERT INTO e_g SELECT n, SHA2(n, 512) FROM {some}"),
+        "ALTER TABLESPACE e_general ENCRYPTION='N'".to_owned(),
+        "UPDATE e_g SET v = 'in the clear' WHERE id % 2 = 0".to_owned(),
         "UPDATE e_later SET v = 'encrypted now' WHERE id % 2 = 0".to_owned(),
         "SET GLOBAL innodb_undo_log_encrypt = ON".to_owned(),
         "UPDATE e_later SET v = 'undo too' WHERE id % 3 = 0".to_owned(),
