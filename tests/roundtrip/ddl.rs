@@ -65,8 +65,14 @@ fn turns() -> Vec<Vec<String>> {
             "EMPTY more",
             "DROP UNDO TABLESPACE more",
         ]),
-        // What no lock holds up.
+        // What no lock holds up: rows, and the size of the redo log, whose files come and go by it.
         text(&["UPDATE d.kept SET v = SHA2(v, 512) WHERE id % 5 = 3"]),
+        text(&[
+            "SET GLOBAL innodb_redo_log_capacity = 100 * 1048576",
+            "DO SLEEP(0.4)",
+            "SET GLOBAL innodb_redo_log_capacity = 48 * 1048576",
+            "DO SLEEP(0.4)",
+        ]),
     ]
 }
 
