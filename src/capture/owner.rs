@@ -75,10 +75,7 @@ mod tests {
         assert_eq!(table("/data/shop/orders.ibd"), "table `shop`.`orders`");
         assert_eq!(table("/far/we@0020ird/t@002d1.ibd"), "table `we ird`.`t-1`");
         assert_eq!(table("/data/shop/t#p#p2024.ibd"), "table `shop`.`t`, partition `p2024`");
-        assert_eq!(
-            table("/data/shop/t#P#p@002d1#SP#s0.ibd"),
-            "table `shop`.`t`, partition `p-1`, subpartition `s0`"
-        );
+        assert_eq!(table("/data/shop/t#P#p@002d1#SP#s0.ibd"), "table `shop`.`t`, partition `p-1`, subpartition `s0`");
     }
 
     #[test]

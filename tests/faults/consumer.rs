@@ -144,7 +144,8 @@ async fn a_server_that_cannot_be_watched_any_more_is_freed_from_waiting() {
          JOIN performance_schema.events_statements_current s USING (THREAD_ID) \
          WHERE t.PROCESSLIST_USER = '{USER}' AND s.SQL_TEXT LIKE 'SHOW GLOBAL STATUS%redo%'"
     );
-    until(Duration::from_secs(20), "somebody watches", async || server.rows::<(u64,)>(&watching).await.len() == 1).await;
+    until(Duration::from_secs(20), "somebody watches", async || server.rows::<(u64,)>(&watching).await.len() == 1)
+        .await;
 
     // A session that is killed is made anew, and nothing is given up.
     let (first,): (u64,) = server.row(&watching).await;

@@ -47,7 +47,8 @@ async fn an_upload_that_took_several_tries_is_as_one_that_took_one() {
     let proxy = Proxy::start(s3.address());
     let keys = scratch();
     let key = key_file(keys.path(), "key", 1);
-    let env = |cli: Cli| s3::environment(&proxy.endpoint()).into_iter().fold(cli, |cli, (name, value)| cli.env(&name, value));
+    let env =
+        |cli: Cli| s3::environment(&proxy.endpoint()).into_iter().fold(cli, |cli, (name, value)| cli.env(&name, value));
     let store = s3.url("p");
     let backup = || {
         let options = ["--compression", "none", "--parallel", "1", "--encryption-key-file", &key];
@@ -56,9 +57,8 @@ async fn an_upload_that_took_several_tries_is_as_one_that_took_one() {
     let plain = backup().json().await;
 
     // Of each way to fail one kind of request; each works at the second try, or has worked without saying so.
-    let small_data = |request: &Request| {
-        request.method == "PUT" && request.path.contains("/data/") && !request.is_part()
-    };
+    let small_data =
+        |request: &Request| request.method == "PUT" && request.path.contains("/data/") && !request.is_part();
     let lost = Fault::LoseAnswer(500, "InternalError");
     let hits = [
         proxy.fail(usize::MAX, lost, first_try(Request::is_part)),

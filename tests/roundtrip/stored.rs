@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use serde_json::{Value, json};
 use rustix::process::Signal;
+use serde_json::{Value, json};
 use stillframe::ops::error::ErrorKind;
 
 use super::support::cli::Cli;
@@ -96,7 +96,10 @@ async fn prune_removes_what_no_rule_and_no_pin_keeps_and_runs_that_died() {
     assert_eq!(listed(&store).await.into_iter().find(is_dead).unwrap().1, "Stale");
     assert_eq!(prune(&["--keep-last", "1"]).json().await["stale"], json!([]), "no rule is for runs that died");
     let pruned = prune(&["--stale"]).json().await;
-    assert_eq!((ids(&pruned, "stale"), &pruned["removed"], &pruned["failed"]), (vec![dead.clone()], &json!([]), &json!([])));
+    assert_eq!(
+        (ids(&pruned, "stale"), &pruned["removed"], &pruned["failed"]),
+        (vec![dead.clone()], &json!([]), &json!([]))
+    );
     assert!(!data(folder.path(), &dead).exists() && !lease.exists(), "its remains stay");
     assert_eq!(complete(&store).await, [&third, &other].map(Clone::clone));
 }
@@ -137,7 +140,10 @@ async fn show_tells_all_that_a_restore_or_a_replica_has_to_know() {
             assert!(report.get(same).is_some(), "the report has no {same}: {report}");
             assert_eq!(subset(&shown[same], &report[same]), report[same], "{same}");
         }
-        assert!(shown["lsn"]["end"].as_u64() > Some(0) && shown["lsn"]["end"].as_u64() >= shown["lsn"]["checkpoint"].as_u64());
+        assert!(
+            shown["lsn"]["end"].as_u64() > Some(0)
+                && shown["lsn"]["end"].as_u64() >= shown["lsn"]["checkpoint"].as_u64()
+        );
         assert!(shown["binlog"]["file"].as_str().is_some_and(|file| file.starts_with("binlog.")), "{shown}");
         assert!(shown["gtidExecuted"].as_str().is_some_and(|set| set.contains(':')), "{shown}");
         assert_eq!(shown["server"]["uuid"], server.variable("server_uuid").await);

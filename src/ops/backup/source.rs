@@ -148,11 +148,10 @@ fn check_version(text: &str, version: ServerVersion, allow_untested: bool) -> Re
     match version.support() {
         Support::Tested => Ok(false),
         Support::Untested if allow_untested => Ok(true),
-        Support::Untested => Err(Error::new(
-            ErrorKind::UnsupportedServer,
-            format!("server version {text} is in no recorded test run"),
-        )
-        .advise("pass --allow-untested-server to go on; the manifest will say so")),
+        Support::Untested => {
+            Err(Error::new(ErrorKind::UnsupportedServer, format!("server version {text} is in no recorded test run"))
+                .advise("pass --allow-untested-server to go on; the manifest will say so"))
+        }
         Support::Unsupported(why) => {
             Err(Error::new(ErrorKind::UnsupportedServer, format!("server version {text} is not supported: {why}")))
         }
