@@ -23,9 +23,9 @@ pub use super::run::Kept as PlannedRecord;
 
 /// Runs that the memory is divided into. Of these, one is being filled, one sorted, and one may be on its way to the
 /// file: more of them keep more of a log that nearly fits, and make more runs in the file of one that does not.
-const RUNS_IN_MEMORY: usize = 6;
-/// Those that stay in memory meanwhile.
-const RESTING: usize = RUNS_IN_MEMORY - 2;
+const RUNS_IN_MEMORY: u64 = 6;
+/// Those others that stay in memory meanwhile.
+const RESTING: usize = 4;
 
 /// Collects records.
 #[derive(Debug)]
@@ -62,7 +62,7 @@ struct Written {
 impl PlanBuilder {
     /// Keeps `budget` bytes in memory; more goes to a file on the file system of `dir`.
     pub fn new(budget: u64, dir: &Path, enciphered: bool) -> Self {
-        let share = budget / u64::try_from(RUNS_IN_MEMORY).unwrap_or(u64::MAX);
+        let share = budget / RUNS_IN_MEMORY;
         Self {
             share,
             dir: dir.to_path_buf(),

@@ -74,7 +74,7 @@ pub async fn run(ctx: &Context, options: RestoreOptions) -> Result<RestoreReport
         Recovery::Server => None,
         Recovery::Native => Some(scan(ctx, &options, &reader, &manifest, &table).await?),
     };
-    for space in recovery.iter().flat_map(|recovery| recovery.spaces()) {
+    for space in recovery.iter().flat_map(prepare::Recovery::spaces) {
         layout.grow(space.id(), space.pages);
     }
     let layout = Arc::new(layout);
