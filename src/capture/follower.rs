@@ -87,6 +87,8 @@ const HOLD: u64 = u64::MAX;
 struct Shared {
     /// Everything before this LSN is in the spool.
     position: AtomicU64,
+    /// The longest piece of the log that was read in one go since somebody asked.
+    behind: AtomicU64,
     /// Where to end; 0 while that is not known, `HOLD` when it is about to be.
     target: AtomicU64,
     state: Mutex<State>,
@@ -144,6 +146,13 @@ impl RedoFollower {
     /// Everything before this LSN is in the spool.
     pub fn position(&self) -> Lsn {
         Lsn::new(self.shared.position.load(Ordering::Acquire))
+    }
+
+    /// How far it had fallen behind the server at most since this was last asked: the longest piece of the log that it
+    /// read in one go, without once coming to the end. Whoever only looks now and then sees by this a pause that is
+    /// made up for already. The way from the checkpoint to the log's end is no such pause.
+    pub fn take_behind(&self) -> u64 {
+        self.shared.behind.swap(0, Ordering::AcqRel)
     }
 
     /// The oldest closed segment that nobody has taken.
@@ -219,6 +228,8 @@ struct Follow {
     open: Option<OpenSegment>,
     torn_since: Option<Instant>,
     read_bytes: usize,
+    /// Where it last came to the log's end.
+    caught_up: Option<Lsn>,
 }
 
 struct OpenSegment {
@@ -256,6 +267,7 @@ impl Follow {
             open: None,
             torn_since: None,
             read_bytes: LEAST_READ_BYTES,
+            caught_up: None,
         };
         follow.load_key()?;
         Ok(follow)
@@ -279,7 +291,11 @@ impl Follow {
             }
             match self.step(&mut buffer)? {
                 Progress::Moved => {}
-                Progress::Waiting => std::thread::sleep(POLL),
+                Progress::Waiting => {
+                    let go = self.caught_up.replace(self.at).map_or(0, |from| self.at.saturating_since(from));
+                    self.shared.behind.fetch_max(go, Ordering::AcqRel);
+                    std::thread::sleep(POLL);
+                }
                 Progress::Done(end) => {
                     self.close_segment(end)?;
                     return Ok(CapturedRedo {

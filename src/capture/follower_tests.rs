@@ -168,3 +168,30 @@ fn a_full_spool_and_a_silent_log_are_named() {
     let error = silent.finish_at(Lsn::new(8192 + 20 * 512 + 12), Duration::from_millis(50)).unwrap_err();
     assert!(matches!(error, CaptureError::RedoStalled { .. }), "{error}");
 }
+
+#[test]
+fn how_far_it_fell_behind_is_known_afterwards() {
+    const FILE_BYTES: u64 = BLOCKS * 512;
+    let (redo, _parent, spool) = setup();
+    write_file(redo.path(), 0, 8192, 8192 + 100, BLOCKS);
+    let follower = follower(redo.path(), &spool);
+    let mut behind = 0;
+    for number in 1.. {
+        let start = 8192 + number * FILE_BYTES;
+        while follower.position() < Lsn::new(start) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        std::thread::sleep(POLL * 5);
+        behind = follower.take_behind();
+        if behind > 0 {
+            break;
+        }
+        // As much at once as when the process was stopped meanwhile.
+        write_file(redo.path(), number, start, 0, BLOCKS);
+        assert!(number < 100, "it never says that it was behind");
+    }
+    // The first file is the way to the log's end, and counts for nothing.
+    assert!(behind >= FILE_BYTES && behind.is_multiple_of(FILE_BYTES), "{behind}");
+    assert!(follower.position().get() - 8192 > behind);
+    assert_eq!(follower.take_behind(), 0, "it was told");
+}

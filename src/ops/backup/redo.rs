@@ -275,7 +275,8 @@ impl Watcher {
             let lag = status.flushed_lsn.saturating_since(position);
             self.progress.redo_lag(lag);
             self.activity.set_at_rest(self.last.replace(status).is_some_and(|last| is_at_rest(&last, &status)));
-            if !lifted && lag > self.capacity / 4 {
+            // A lag that is made up for by now was as near to a loss.
+            if !lifted && lag.max(self.follower.take_behind()) > self.capacity / 4 {
                 lifted = true;
                 self.throttle.lift();
                 self.progress.message("the throttle is lifted: redo is in danger of being overwritten");
