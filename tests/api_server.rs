@@ -78,7 +78,7 @@ async fn install_definitions(client: &Client) {
         let params = PatchParams::apply(MANAGER).force();
         definitions.patch(&name, &params, &Patch::Apply(&definition)).await.unwrap_or_else(|e| panic!("{name}: {e}"));
         let established = await_condition(definitions.clone(), &name, is_crd_established());
-        tokio::time::timeout(Duration::from_secs(30), established).await.expect("in time").unwrap();
+        tokio::time::timeout(Duration::from_mins(2), established).await.expect("in time").unwrap();
     }
 }
 

@@ -15,8 +15,10 @@ use stillframe::{archive, innodb};
 /// A frame, its raw bytes, its compressed bytes and their contexts; several times over.
 const MEMORY_BOUND_KIB: u64 = 128 << 10;
 
-/// For one input of some KiB; a busy machine included.
+/// For one input of some KiB, which takes less than a thousandth of it.
 const SLOWEST: Duration = Duration::from_secs(5);
+/// A machine that stands still meanwhile does not do so every time.
+const TIMES: u32 = 3;
 
 struct Random(u64);
 
@@ -91,9 +93,12 @@ fn no_target_panics_or_takes_memory_for_nothing() {
         for _ in 0..rounds {
             let mut bytes = seeds[random.below(seeds.len())].clone();
             mutate(&mut bytes, &seeds[random.below(seeds.len())], &mut random);
-            let started = Instant::now();
-            run(&bytes);
-            assert!(started.elapsed() < SLOWEST, "{target} took {:?} for {}", started.elapsed(), hex::encode(&bytes));
+            let in_time = (0..TIMES).any(|_| {
+                let started = Instant::now();
+                run(&bytes);
+                started.elapsed() < SLOWEST
+            });
+            assert!(in_time, "{target} takes more than {SLOWEST:?} for {}", hex::encode(&bytes));
         }
         let taken = peak_kib() - before;
         assert!(taken < MEMORY_BOUND_KIB, "{target} took {taken} KiB");

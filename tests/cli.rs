@@ -4,10 +4,12 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "what fails, fails the test")]
 
 use std::fs::{self, File};
-use std::io::Read;
+use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
+
+use rustix::fs::{Mode, OFlags};
 
 fn stillframe(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_stillframe"));
@@ -21,12 +23,16 @@ fn run(arguments: &[&str]) -> Output {
 
 /// Runs it to its end, which must come soon: none of these has anything to wait for.
 fn outcome(command: &mut Command) -> Output {
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary starts");
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary starts");
+    ended(child, &format!("{command:?}"))
+}
+
+fn ended(mut child: Child, what: &str) -> Output {
     let deadline = Instant::now() + Duration::from_mins(1);
     while child.try_wait().expect("it can be asked").is_none() {
         if Instant::now() >= deadline {
             child.kill().expect("it can be ended");
-            panic!("{command:?} did not end");
+            panic!("{what} did not end");
         }
         std::thread::sleep(Duration::from_millis(5));
     }
@@ -314,77 +320,90 @@ fn inspect_shows_damage_without_failing() {
     assert_eq!(code(&text), 17, "{}", stderr(&text));
 }
 
-/// A verb that waits: its password file is a pipe that nobody writes to.
-fn waiting(dir: &Path) -> std::process::Child {
-    let pipe = dir.join("password");
-    let made = Command::new("mkfifo").arg(&pipe).status().unwrap();
-    assert!(made.success());
-    let store = store_in(dir);
-    let pipe = pipe.to_str().unwrap();
-    let arguments =
-        ["backup", "--store", &store, "--host", "127.0.0.1", "--port", "1", "--user", "u", "--password-file", pipe];
-    stillframe(&arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+/// A verb that waits: its password file is a pipe that it has opened, and that nobody writes to.
+struct Waiting {
+    child: Child,
+    _pipe: OwnedFd,
+}
+
+impl Waiting {
+    fn start(dir: &Path) -> Self {
+        Self::start_with(dir, stillframe(&[]))
+    }
+
+    fn start_with(dir: &Path, mut command: Command) -> Self {
+        let pipe = dir.join("password");
+        assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        command.args(["backup", "--store", &store_in(dir), "--host", "127.0.0.1", "--port", "1", "--user", "u"]);
+        command.arg("--password-file").arg(&pipe);
+        let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        // Nobody opens a pipe for writing before another reads from it. By then the signals' handlers are there: they
+        // are installed before the verb begins.
+        let deadline = Instant::now() + Duration::from_mins(1);
+        loop {
+            match rustix::fs::open(&pipe, OFlags::WRONLY | OFlags::NONBLOCK, Mode::empty()) {
+                Ok(opened) => return Self { child, _pipe: opened },
+                Err(error) => assert!(Instant::now() < deadline, "it does not ask for its password: {error}"),
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn send(&self, signal: &str) {
+        let sent = Command::new("kill").args([&format!("-{signal}"), &self.child.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+    }
+
+    fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// Waits for its end; gives its exit code, and what it said.
+    fn end(self) -> (Option<i32>, String) {
+        let output = ended(self.child, "who was told to stop");
+        (output.status.code(), stderr(&output))
+    }
 }
 
 #[test]
 fn a_signal_stops_a_verb_and_its_exit_code_says_so() {
     for signal in ["INT", "TERM", "HUP"] {
         let dir = tempfile::tempdir().unwrap();
-        let mut child = waiting(dir.path());
-        // The handlers are installed before the verb begins; a signal before that would end it by the kernel.
-        std::thread::sleep(Duration::from_millis(700));
-        assert!(child.try_wait().unwrap().is_none(), "it waits");
-        let start = Instant::now();
-        assert!(
-            Command::new("kill").args([&format!("-{signal}"), &child.id().to_string()]).status().unwrap().success()
-        );
-        let status = child.wait().unwrap();
-        assert_eq!(status.code(), Some(3), "{signal}");
-        assert!(start.elapsed() < Duration::from_secs(10), "{signal}: {:?}", start.elapsed());
-        let mut text = String::new();
-        child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
+        let mut waiting = Waiting::start(dir.path());
+        assert!(waiting.is_running(), "it waits");
+        waiting.send(signal);
+        let (code, text) = waiting.end();
+        assert_eq!(code, Some(3), "{signal}: {text}");
         assert!(text.contains("stopping") && text.contains("Cancelled"), "{text}");
+        assert!(!text.contains("not done with cleaning up"), "it had to be ended: {text}");
     }
-}
-
-fn send(signal: &str, child: &std::process::Child) {
-    let sent = Command::new("kill").args([&format!("-{signal}"), &child.id().to_string()]).status().unwrap();
-    assert!(sent.success());
 }
 
 #[test]
 fn a_second_signal_ends_it_at_once_with_the_shells_code() {
     let dir = tempfile::tempdir().unwrap();
-    let mut child = waiting(dir.path());
-    std::thread::sleep(Duration::from_millis(700));
-    // The read of the pipe cannot be taken back, so leaving takes a second: time for a second signal.
-    send("TERM", &child);
-    std::thread::sleep(Duration::from_millis(200));
-    assert!(child.try_wait().unwrap().is_none(), "it is on its way out");
-    send("TERM", &child);
-    assert_eq!(child.wait().unwrap().code(), Some(143));
+    let waiting = Waiting::start(dir.path());
+    // Stopped, it gets both at once: the read of the pipe cannot be taken back, so leaving takes a second, and no
+    // second signal that is sent later is sure to come within it.
+    for signal in ["STOP", "TERM", "INT", "CONT"] {
+        waiting.send(signal);
+    }
+    let (code, text) = waiting.end();
+    assert!(matches!(code, Some(130 | 143)), "{code:?}: {text}");
 }
 
 #[test]
 fn a_signal_that_was_ignored_at_the_start_stays_ignored() {
     let dir = tempfile::tempdir().unwrap();
-    let pipe = dir.path().join("password");
-    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-    let mut child = Command::new("sh")
-        .args(["-c", "trap '' HUP; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_stillframe")])
-        .args(["backup", "--store", &store_in(dir.path()), "--host", "127.0.0.1", "--port", "1", "--user", "u"])
-        .arg("--password-file")
-        .arg(&pipe)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    std::thread::sleep(Duration::from_millis(700));
-    send("HUP", &child);
+    let mut command = Command::new("sh");
+    command.args(["-c", "trap '' HUP; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_stillframe")]);
+    let mut waiting = Waiting::start_with(dir.path(), command);
+    waiting.send("HUP");
     std::thread::sleep(Duration::from_millis(1500));
-    assert!(child.try_wait().unwrap().is_none(), "nohup means what it says");
-    send("TERM", &child);
-    assert_eq!(child.wait().unwrap().code(), Some(3));
+    assert!(waiting.is_running(), "nohup means what it says");
+    waiting.send("TERM");
+    let (code, text) = waiting.end();
+    assert_eq!(code, Some(3), "{text}");
 }
 
 #[cfg(feature = "operator")]

@@ -10,6 +10,7 @@ use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use stillframe::store::StoreSettings;
 use tempfile::TempDir;
@@ -19,6 +20,8 @@ mod support {
     pub mod proxy;
     #[path = "../support/s3.rs"]
     pub mod s3;
+    #[path = "../support/wait.rs"]
+    pub mod wait;
 }
 
 #[path = "store/conformance.rs"]
@@ -84,8 +87,9 @@ async fn azure_conforms() {
         ("AZURE_STORAGE_ENDPOINT", format!("http://{}/{ACCOUNT}", emulator.address)),
     ]);
     create_container(emulator.address);
-    let repository = open("az://backups/some/prefix", quick(settings)).await;
-    conformance::conforms(&repository).await;
+    let settings = StoreSettings { lease_valid: Duration::from_secs(15), ..quick(settings) };
+    let repository = open("az://backups/some/prefix", settings).await;
+    conformance::conforms(&repository, async || tokio::time::sleep(Duration::from_secs(20)).await).await;
 }
 
 /// Asks for the container as Azure's protocol signs it; the store itself never makes one.

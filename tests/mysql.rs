@@ -15,6 +15,7 @@ use stillframe::mysql::{
     Registration, ServerInfo, Session, SslMode, grants_sql, preflight, registered_files,
 };
 use support::server::Server;
+use support::wait::{FREED, SOON, within};
 use tokio::io::AsyncWriteExt;
 use tokio_util::sync::CancellationToken;
 
@@ -64,10 +65,10 @@ async fn the_minimal_user_can_do_all_of_it() {
     let Registration::Registered(mut consumer) = RedoConsumer::register(&options).await.unwrap() else {
         panic!("nobody else is registered");
     };
-    let lock = BackupLock::acquire(&options, Duration::from_secs(5), &cancel).await.unwrap();
-    let watch = DdlWatch::start(&options, Some(Duration::from_secs(9))).await.unwrap();
+    let lock = BackupLock::acquire(&options, SOON, &cancel).await.unwrap();
+    let watch = DdlWatch::start(&options, Some(SOON)).await.unwrap();
     consumer.advance(before.checkpoint).await.unwrap();
-    lock.global_read_lock(Duration::from_secs(10), &cancel).await.unwrap();
+    lock.global_read_lock(SOON, &cancel).await.unwrap();
     lock.rotate_binlog().await.unwrap();
     let cut = lock.log_status().await.unwrap();
     lock.unlock_tables().await.unwrap();
@@ -75,7 +76,7 @@ async fn the_minimal_user_can_do_all_of_it() {
     // The server's status lags the flush by some milliseconds.
     let flushed = Instant::now();
     while RedoStatus::read(&mut session).await.unwrap().flushed_lsn < cut.lsn {
-        assert!(flushed.elapsed() < Duration::from_secs(5), "the redo up to {} was not flushed", cut.lsn);
+        assert!(flushed.elapsed() < SOON, "the redo up to {} was not flushed", cut.lsn);
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     lock.check_held().await.unwrap();
@@ -261,9 +262,8 @@ async fn peers_that_are_no_servers() {
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = silent.local_addr().unwrap().port();
     let options = ConnectOptions::new(Endpoint::Tcp { host: "127.0.0.1".to_owned(), port }, "u");
-    let began = Instant::now();
-    Session::connect(&options).await.unwrap_err();
-    assert!(began.elapsed() < Duration::from_secs(30));
+    let patience = tokio::time::timeout(SOON * 2, Session::connect(&options)).await;
+    patience.expect("it gives up by itself").unwrap_err();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -326,15 +326,14 @@ async fn one_consumer_at_a_time() {
     let Registration::Registered(second) = register().await else { panic!("the first was unregistered") };
     // As when the process dies: the socket is closed, and that is all.
     drop(second);
-    let freed = Instant::now();
-    loop {
-        if let Registration::Registered(third) = register().await {
+    within(FREED, "the server notices", async || match register().await {
+        Registration::Registered(third) => {
             third.unregister().await;
-            break;
+            true
         }
-        assert!(freed.elapsed() < Duration::from_secs(2), "the server did not notice");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+        _ => false,
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

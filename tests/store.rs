@@ -9,6 +9,8 @@ mod support {
     pub mod proxy;
     #[path = "../support/s3.rs"]
     pub mod s3;
+    #[path = "../support/wait.rs"]
+    pub mod wait;
 }
 
 #[path = "store/conformance.rs"]

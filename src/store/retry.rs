@@ -216,7 +216,7 @@ mod tests {
             cancel.cancel();
         });
         assert!(done.unwrap_err().is_cancelled());
-        assert!(begin.elapsed() < Duration::from_secs(1));
+        assert!(begin.elapsed() < patience.total / 10);
     }
 
     #[tokio::test]

@@ -1,37 +1,31 @@
 //! Signals at every step: the server's locks go at once, nobody stays queued, nothing stays in the spool or the store
 //! that could be taken for a backup.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::Signal;
 use stillframe::ops::error::ErrorKind;
 
 use crate::help::{Blocked, assert_no_backup, background, listed, locks_left, small};
 use crate::support::cli::{Background, Cli};
-use crate::support::proxy::{Fault, Proxy};
+use crate::support::proxy::{Fault, Proxy, Request};
 use crate::support::round;
 use crate::support::s3::{self, S3Server};
 use crate::support::server::{Server, scratch};
+use crate::support::wait::{FREED, until, within};
 use crate::support::workload::text::Random;
 
-/// The promise is a second; the rest is for a machine that does other things, too.
-const AT_ONCE: Duration = Duration::from_secs(2);
-
-/// Sends the signal, and waits until no session of the backup has or waits for a lock. Gives the time it took.
-async fn stop(backup: &Background, server: &Server, signal: Signal) -> Duration {
-    let sent = Instant::now();
+/// Sends the signal, and waits until no session of the backup has or waits for a lock. The promise is a second; what
+/// breaks it, holds them to the end of the copy, or until the server gives up a silent connection.
+async fn stop(backup: &Background, server: &Server, signal: Signal) {
     backup.signal(signal);
-    while locks_left(server).await > 0 {
-        assert!(sent.elapsed() < AT_ONCE, "locks are left {:?} after {signal:?}: {}", sent.elapsed(), backup.said());
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    sent.elapsed()
+    within(FREED, &format!("the locks go after {signal:?}"), async || locks_left(server).await == 0).await;
 }
 
 /// DDL and writes to every kind of table go on at once.
 async fn assert_nobody_waits(server: &Server) {
     let work = server.sql("CREATE TABLE d.soon (a INT);\nDROP TABLE d.soon;\nINSERT INTO d.m VALUES (2)");
-    tokio::time::timeout(Duration::from_secs(5), work).await.expect("the server is blocked");
+    tokio::time::timeout(FREED, work).await.expect("the server is blocked");
 }
 
 async fn assert_cancelled(backup: Background, server: &Server, store: &str) {
@@ -53,7 +47,8 @@ async fn with_myisam() -> Server {
 async fn a_signal_at_any_step_frees_the_server_at_once() {
     let server = with_myisam().await;
     let (_folder, store) = round::folder_store();
-    let slow = || round::backup(&server, &store).args(["--throttle", "1M"]);
+    // A copy that takes longer than anybody waits for.
+    let slow = || round::backup(&server, &store).args(["--throttle", "200K"]);
 
     let mut backup = slow().spawn();
     backup.wait_until_said("  preflight").await;
@@ -64,7 +59,7 @@ async fn a_signal_at_any_step_frees_the_server_at_once() {
     let ddl = Blocked::begin(&server).await;
     let mut backup = slow().spawn();
     backup.wait_until_said("  lock").await;
-    tokio::time::sleep(Duration::from_millis(700)).await;
+    until("it waits for the lock", async || locks_left(&server).await > 0).await;
     stop(&backup, &server, Signal::TERM).await;
     ddl.end().await;
     assert_nobody_waits(&server).await;
@@ -81,7 +76,7 @@ async fn a_signal_at_any_step_frees_the_server_at_once() {
     }
 
     // It waits for the global read lock, behind a query that has begun before, then behind one that begins meanwhile.
-    let query = background(&server, "SELECT SLEEP(60) FROM d.m").await;
+    let query = background(&server, "SELECT SLEEP(600) FROM d.m").await;
     let mut backup = round::backup(&server, &store).spawn();
     backup.wait_until_said("  cut").await;
     tokio::time::sleep(Duration::from_millis(700)).await;
@@ -121,14 +116,15 @@ async fn a_slow_store_does_not_hold_the_locks() {
     let url = s3.url("slow");
     let cli =
         |cli: Cli| s3::environment(&proxy.endpoint()).into_iter().fold(cli, |cli, (name, value)| cli.env(&name, value));
-    // Packs and tables arrive late; whatever is small and ours (lease, probe) in time.
-    proxy.fail(usize::MAX, Fault::Delay(Duration::from_secs(4)), |request| {
+    // No pack and no table arrives; whatever is small and ours (lease, probe) does.
+    let of_the_data = |request: &Request| {
         request.is_part() || request.is_complete() || (request.method == "PUT" && request.path.contains("/data/"))
-    });
+    };
 
+    let held = proxy.fail(usize::MAX, Fault::Hold, of_the_data);
     let mut backup = cli(round::backup(&server, &url)).spawn();
     backup.wait_until_said("  copy").await;
-    tokio::time::sleep(Duration::from_millis(1500)).await;
+    until("data is on its way", async || held.count() > 0).await;
     stop(&backup, &server, Signal::TERM).await;
     assert_nobody_waits(&server).await;
     backup.wait().await.assert_failed(ErrorKind::Cancelled, "");
@@ -139,10 +135,9 @@ async fn a_slow_store_does_not_hold_the_locks() {
     backup.wait_until_said("  upload").await;
     assert_eq!(locks_left(&server).await, 0, "locks are held while the rest is uploaded");
     assert_nobody_waits(&server).await;
+    assert!(backup.is_running(), "{}", backup.said());
     backup.signal(Signal::INT);
-    let outcome = backup.wait().await;
-    outcome.assert_failed(ErrorKind::Cancelled, "");
-    assert!(outcome.elapsed < Duration::from_mins(1), "{outcome}");
+    backup.wait().await.assert_failed(ErrorKind::Cancelled, "");
     round::assert_nothing_left(&server).await;
 
     proxy.heal();
@@ -157,25 +152,29 @@ async fn a_killed_backup_leaves_no_lock_and_no_backup() {
     let server = with_myisam().await;
     let (_folder, store) = round::folder_store();
     let spools = scratch();
-    let began = Instant::now();
-    round::backup(&server, &store).args(["--throttle", "30M"]).run().await.assert_success();
-    let whole = u64::try_from(began.elapsed().as_millis()).unwrap();
+    let whole = round::backup(&server, &store).args(["--throttle", "30M"]).run().await;
+    whole.assert_success();
+    let mut whole = whole.elapsed;
     let mut random = Random::new(u64::from(std::process::id()));
     let (mut killed, mut complete) = (0, 1);
-    for _ in 0..5 {
+    while killed < 4 {
         let backup = round::backup_through(&server, &store, spools.path()).args(["--throttle", "30M"]).spawn();
-        let after = Duration::from_millis(random.below(whole));
+        let after = Duration::from_millis(random.below(u64::try_from(whole.as_millis()).unwrap()));
         tokio::time::sleep(after).await;
         stop(&backup, &server, Signal::KILL).await;
         assert_nobody_waits(&server).await;
         let outcome = backup.wait().await;
         killed += u32::from(outcome.code().is_none());
-        complete += usize::from(outcome.code() == Some(0));
+        if outcome.code() == Some(0) {
+            complete += 1;
+            // It was faster than the one that the moment was drawn from.
+            whole = whole.min(after);
+        }
         let listed = listed(&store).await;
         let found = listed.iter().filter(|(_, state)| state == "Complete").count();
         assert_eq!(found, complete, "killed after {after:?}: {outcome}\n{listed:?}");
+        assert!(complete < 20, "no kill meets a backup at work");
     }
-    assert!(killed >= 3, "only {killed} of 5 were killed at work");
     // Not yet stale: somebody could still be at work on them.
     let pruned = Cli::new("prune").args(["--store", &store, "--stale"]).json().await;
     assert_eq!(pruned["failed"].as_array().map(Vec::len), Some(0), "{pruned}");

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mysql_async::prelude::Queryable as _;
 use serde_json::Value;
@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use crate::support::cli::Cli;
 use crate::support::round::{self, USER};
 use crate::support::server::{Builder, Server, scratch};
+use crate::support::wait::{METADATA_WAITS, until};
 
 /// A server with a few tables of InnoDB, and the minimal user.
 pub async fn small(builder: Builder) -> Server {
@@ -55,15 +56,6 @@ pub async fn status(server: &Server, name: &str) -> u64 {
     server.row::<(String,)>(&sql).await.0.parse().unwrap()
 }
 
-/// Waits until something is so, and panics when it does not come.
-pub async fn until(limit: Duration, what: &str, is_so: impl AsyncFn() -> bool) {
-    let began = Instant::now();
-    while !is_so().await {
-        assert!(began.elapsed() < limit, "not within {limit:?}: {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
 /// Runs statements on a connection of their own, in the background; returns when the last one runs.
 pub async fn background(server: &Server, statements: &str) -> JoinHandle<()> {
     let mut conn = server.connect().await;
@@ -77,7 +69,7 @@ pub async fn background(server: &Server, statements: &str) -> JoinHandle<()> {
         }
     });
     let runs = format!("SELECT COUNT(*) FROM performance_schema.processlist WHERE id = {id} AND info = '{last}'");
-    until(Duration::from_secs(10), &last, async || server.row::<(u64,)>(&runs).await.0 == 1).await;
+    until(&last, async || server.row::<(u64,)>(&runs).await.0 == 1).await;
     task
 }
 
@@ -103,10 +95,11 @@ impl Blocked {
     }
 }
 
-/// A client that writes all the time, and the longest that one of its commits took.
+/// A client that writes all the time, and how often the server made it wait for a lock on metadata: such are all
+/// locks of a backup.
 pub struct Writer {
     stop: Arc<AtomicBool>,
-    task: JoinHandle<Duration>,
+    task: JoinHandle<u64>,
 }
 
 impl Writer {
@@ -115,19 +108,17 @@ impl Writer {
         let stop = Arc::new(AtomicBool::new(false));
         let (mut conn, told, statement) = (server.connect().await, Arc::clone(&stop), statement.to_owned());
         let task = tokio::spawn(async move {
-            let mut longest = Duration::ZERO;
             while !told.load(Ordering::Relaxed) {
-                let began = Instant::now();
                 conn.query_drop(&statement).await.unwrap();
-                longest = longest.max(began.elapsed());
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
-            longest
+            conn.query_first(METADATA_WAITS).await.unwrap().unwrap()
         });
         Self { stop, task }
     }
 
-    pub async fn longest(self) -> Duration {
+    /// Ends it, and says how often it waited.
+    pub async fn waits(self) -> u64 {
         self.stop.store(true, Ordering::Relaxed);
         self.task.await.unwrap()
     }

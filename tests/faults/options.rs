@@ -12,6 +12,7 @@ use crate::help::{assert_no_backup, small, write_redo};
 use crate::support::cli::{Cli, Outcome};
 use crate::support::round::{self, USER};
 use crate::support::server::{Server, scratch};
+use crate::support::wait::SOON;
 
 /// Runs a backup that must be refused soon, before it copies anything.
 async fn refused(cli: Cli, kind: ErrorKind, text: &str) -> Outcome {
@@ -159,12 +160,12 @@ async fn a_polite_backup_steps_back_and_comes_to_its_end() {
     let server = small(Server::builder()).await;
     write_redo(&server, 24 << 20).await;
     let (_folder, store) = round::folder_store();
-    let options = ["--polite", "--parallel", "2", "--throttle", "16M"];
+    let options = ["--polite", "--parallel", "2", "--throttle", "5M"];
     let filter = "stillframe::capture::polite=debug";
     let mut backup = round::backup(&server, &store).args(options).env("STILLFRAME_LOG", filter).spawn();
     backup.wait_until_said("  copy").await;
     let mut seen = Vec::new();
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + SOON;
     // Two readers and two workers; the rest, the redo's follower with it, is as it was.
     while seen.iter().filter(|class| *class == IDLE).count() != 4 {
         assert!(backup.is_running() && Instant::now() < deadline, "{seen:?}: {}", backup.said());

@@ -6,10 +6,11 @@ use std::time::Duration;
 use rustix::process::Signal;
 use stillframe::ops::error::ErrorKind;
 
-use crate::help::{assert_no_backup, listed, small, status, until, write_redo};
-use crate::support::cli::Background;
+use crate::help::{assert_no_backup, listed, small, status, write_redo};
+use crate::support::cli::{Background, Outcome};
 use crate::support::round;
 use crate::support::server::{Builder, Server};
+use crate::support::wait::until;
 
 const MIB: u64 = 1 << 20;
 
@@ -32,10 +33,8 @@ async fn pause_while_written(backup: &mut Background, server: &Server, bytes: u6
     backup.signal(Signal::STOP);
     let from = status(server, "Innodb_redo_log_current_lsn").await;
     write_redo(server, bytes).await;
-    until(Duration::from_secs(15), "pages are written", async || {
-        status(server, "Innodb_redo_log_checkpoint_lsn").await > from + bytes / 2
-    })
-    .await;
+    until("pages are written", async || status(server, "Innodb_redo_log_checkpoint_lsn").await > from + bytes / 2)
+        .await;
     backup.signal(Signal::CONT);
 }
 
@@ -51,13 +50,13 @@ async fn redo_that_was_overwritten_fails_the_backup_and_a_pause_below_half_of_th
     assert_no_backup(&store).await;
     round::assert_nothing_left(&server).await;
 
-    // Below half of the capacity: it is kept, and what is left to copy is copied without throttle.
+    // Below half of the capacity: it is kept, and what is left to copy is copied without throttle. With it, 70 MiB would
+    // take six minutes, and nobody waits for that.
     let mut backup = round::backup(&server, &store).args(["--redo-consumer", "on", "--throttle", "200K"]).spawn();
     pause_while_written(&mut backup, &server, 11 * MIB).await;
     let outcome = backup.wait().await;
     outcome.assert_success();
     assert!(outcome.stderr.contains("the throttle is lifted"), "{outcome}");
-    assert!(outcome.elapsed < Duration::from_secs(90), "70 MiB at 200 KiB/s would take six minutes: {outcome}");
     assert_eq!(listed(&store).await.len(), 1, "only the good one is there");
     round::assert_nothing_left(&server).await;
 }
@@ -67,14 +66,17 @@ async fn a_server_that_dies_restarts_or_is_reset_ends_the_backup() {
     let mut server = small(Server::builder()).await;
     server.sql("FLUSH BINARY LOGS;\nFLUSH BINARY LOGS").await;
     let (_folder, store) = round::folder_store();
-    let slow = |server: &Server| round::backup(server, &store).args(["--throttle", "2M"]);
+    // A copy that takes longer than anybody waits for: these end while they copy.
+    let slow = |server: &Server| round::backup(server, &store).args(["--throttle", "200K"]);
+    let ended_early = |outcome: &Outcome| {
+        outcome.assert_failed(ErrorKind::Connection, "backup lock");
+        assert!(!outcome.stderr.contains("  cut"), "it went on without the lock: {outcome}");
+    };
 
     let mut backup = slow(&server).spawn();
     backup.wait_until_said("  copy").await;
     server.kill9();
-    let outcome = backup.wait().await;
-    outcome.assert_failed(ErrorKind::Connection, "backup lock");
-    assert!(outcome.elapsed < Duration::from_secs(45), "it took long to notice: {outcome}");
+    ended_early(&backup.wait().await);
     assert_no_backup(&store).await;
     server.start().await;
 
@@ -82,11 +84,11 @@ async fn a_server_that_dies_restarts_or_is_reset_ends_the_backup() {
     let mut backup = slow(&server).spawn();
     backup.wait_until_said("  copy").await;
     server.restart().await;
-    backup.wait().await.assert_failed(ErrorKind::Connection, "backup lock");
+    ended_early(&backup.wait().await);
     assert_no_backup(&store).await;
     round::assert_nothing_left(&server).await;
 
-    let mut backup = round::backup(&server, &store).args(["--throttle", "10M"]).spawn();
+    let mut backup = round::backup(&server, &store).args(["--throttle", "3M"]).spawn();
     backup.wait_until_said("  copy").await;
     server.sql("RESET BINARY LOGS AND GTIDS").await;
     backup.wait().await.assert_failed(ErrorKind::SourceChanged, "reset");

@@ -166,7 +166,7 @@ pub fn copy_hot(space: &Space, to: &Path) {
                 Ok(_) => break,
                 Err(_) if is_legacy_doublewrite(space.id, space.flags, page) => break,
                 Err(fault) => {
-                    assert!(attempt < 200, "page {page} of {} stays torn: {fault}", space.file.display());
+                    assert!(attempt < 6000, "page {page} of {} stays torn: {fault}", space.file.display());
                     std::thread::sleep(std::time::Duration::from_millis(5));
                 }
             }

@@ -201,7 +201,7 @@ pub async fn change_files(server: &Server) {
         )
         .await;
     let state = "SELECT STATE FROM information_schema.INNODB_TABLESPACES WHERE NAME = ";
-    for _ in 0..300 {
+    for _ in 0..1200 {
         let (found,): (String,) = server.row(&format!("{state}'innodb_undo_001'")).await;
         if found == "empty" {
             break;

@@ -57,7 +57,7 @@ async fn system_tablespace_that_grew(source: Builder, last_file: &str) {
     round::minimal_user(&source).await;
     let (_folder, store) = round::folder_store();
     let before = size(&file);
-    let mut backup = round::backup(&source, &store).args(["--throttle", "12M", "-o", "json"]).spawn();
+    let mut backup = round::backup(&source, &store).args(["--throttle", "3M", "-o", "json"]).spawn();
     backup.wait_until_said("copy").await;
     while size(&file) < before + (8 << 20) {
         fill(&source, 1000).await;

@@ -117,8 +117,8 @@ async fn a_restored_server_keeps_to_itself_until_it_is_told_otherwise() {
     other.stop().await;
 
     // What the report says is enough to lift it.
-    let report = restored["isolation"].as_array().unwrap().iter().filter_map(Value::as_str);
-    let lift = report.filter_map(|line| line.strip_prefix("to lift it: ")).next().unwrap();
+    let mut report = restored["isolation"].as_array().unwrap().iter().filter_map(Value::as_str);
+    let lift = report.find_map(|line| line.strip_prefix("to lift it: ")).unwrap();
     for statement in lift.split(';').map(str::trim).filter(|part| part.starts_with("RESET PERSIST")) {
         apart.server.sql(statement).await;
     }

@@ -245,7 +245,7 @@ async fn a_transaction_larger_than_the_buffer_pool_and_a_prepared_one() {
     assert_eq!(restored["recovery"], "Applied");
     let copy = start_on(&source, &datadir, &restored).await;
     copy.error_log().assert_clean();
-    let deadline = Instant::now() + Duration::from_mins(1);
+    let deadline = Instant::now() + Duration::from_mins(3);
     while copy.row::<(u64,)>("SELECT COUNT(*) FROM d.big").await.0 != 0 {
         assert!(Instant::now() < deadline, "the open transaction was not rolled back");
         tokio::time::sleep(Duration::from_millis(100)).await;

@@ -1,7 +1,7 @@
 //! What is done with backups that are there: shown, pinned, pruned. All by the binary, over a folder.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -91,8 +91,9 @@ async fn prune_removes_what_no_rule_and_no_pin_keeps_and_runs_that_died() {
     assert_eq!(state, "Running");
     assert_eq!(ids(&prune(&["--stale"]).json().await, "stale"), Vec::<String>::new());
     let lease = data(folder.path(), &dead).with_file_name("lease.json");
-    let hour_ago = SystemTime::now() - Duration::from_secs(3600);
-    std::fs::File::options().write(true).open(&lease).unwrap().set_modified(hour_ago).unwrap();
+    let file = std::fs::File::options().write(true).open(&lease).unwrap();
+    let written = file.metadata().unwrap().modified().unwrap();
+    file.set_modified(written - Duration::from_hours(1)).unwrap();
     assert_eq!(listed(&store).await.into_iter().find(is_dead).unwrap().1, "Stale");
     assert_eq!(prune(&["--keep-last", "1"]).json().await["stale"], json!([]), "no rule is for runs that died");
     let pruned = prune(&["--stale"]).json().await;

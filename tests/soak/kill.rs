@@ -3,7 +3,7 @@
 //! ```text
 //!   backup ──┬─────────┬──────────┬────────┬── done
 //!            ▲ some moment of a whole run's length: KILL, TERM or INT
-//!            └► within a second: no lock, no session; DDL and DML go on; the store shows no backup more
+//!            └► at once: no lock, no session; DDL and DML go on; the store shows no backup more
 //! ```
 
 use std::time::{Duration, Instant};
@@ -13,11 +13,9 @@ use rustix::process::Signal;
 
 use crate::support::cli::{BACKUP_USER, Background, Cli};
 use crate::support::server::{Server, scratch};
+use crate::support::wait::{FREED, within};
 use crate::support::workload::text::Random;
 use crate::support::workload::{Options, Workload, check_cut, check_invariants};
-
-/// A killed process's connection is closed by the kernel, and its locks go with it.
-const LOCKS_GONE: Duration = Duration::from_secs(1);
 
 fn kills() -> u64 {
     std::env::var("STILLFRAME_SOAK_KILLS").ok().map_or(60, |text| text.parse().expect("a number of kills"))
@@ -53,8 +51,7 @@ async fn a_killed_backup_is_no_backup_and_leaves_no_lock() {
             killed += 1;
             backup.signal(signal);
         }
-        let sent = Instant::now();
-        let succeeded = ended(backup, &server, sent).await;
+        let succeeded = ended(backup, &server).await;
         if let Some(mut blocker) = blocker {
             blocker.query_drop("UNLOCK TABLES").await.unwrap();
             blocker.disconnect().await.ok();
@@ -62,7 +59,7 @@ async fn a_killed_backup_is_no_backup_and_leaves_no_lock() {
         good += u64::from(succeeded);
         // Nobody is queued: DDL and a write to a table without redo are let through at once.
         let unblocked = async { server.sql("CREATE TABLE sf.soon (a INT) ENGINE=MyISAM;\nDROP TABLE sf.soon").await };
-        tokio::time::timeout(Duration::from_secs(10), unblocked).await.expect("DDL is blocked after a kill");
+        tokio::time::timeout(FREED, unblocked).await.expect("DDL is blocked after a kill");
         assert_eq!(
             complete(&store).await,
             good,
@@ -96,24 +93,17 @@ async fn block(server: &Server) -> mysql_async::Conn {
     conn
 }
 
-/// Waits for the process's end, and that nothing of it is left in the server a second after the signal.
-async fn ended(backup: Background, server: &Server, sent: Instant) -> bool {
+/// Waits for the process's end, and that nothing of it is left in the server. A killed process's connection is closed
+/// by the kernel, and its locks go with it: the promise is a second, and a machine that does other things, too, is given
+/// what still tells this from a server that waits for a silent client.
+async fn ended(backup: Background, server: &Server) -> bool {
     let outcome = backup.wait().await;
     let left = format!(
         "SELECT COUNT(*) FROM performance_schema.metadata_locks l JOIN performance_schema.threads t \
          ON t.THREAD_ID = l.OWNER_THREAD_ID WHERE t.PROCESSLIST_USER = '{BACKUP_USER}'"
     );
-    loop {
-        if server.row::<(u64,)>(&left).await == (0,) {
-            break;
-        }
-        assert!(
-            sent.elapsed() < LOCKS_GONE + Duration::from_secs(1),
-            "locks are left {:?} after: {outcome}",
-            sent.elapsed()
-        );
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    let what = format!("its locks go: {outcome}");
+    within(FREED, &what, async || server.row::<(u64,)>(&left).await == (0,)).await;
     outcome.status.success()
 }
 

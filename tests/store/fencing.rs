@@ -2,16 +2,17 @@
 
 use std::time::{Duration, Instant};
 
-use stillframe::archive::id::AttemptId;
-use stillframe::store::{BackupState, Removal, Repository, StoreError, StoreSettings};
+use stillframe::archive::id::{AttemptId, BackupId};
+use stillframe::store::{BackupState, Removal, Repository, Run, StoreError, StoreSettings};
 use tokio_util::sync::CancellationToken;
 
-use crate::help::{Faulty, backup, begin, directory, id, id_at, manifest, open, pattern, quick, read, write};
+use crate::help::{
+    Faulty, backup, begin, directory, expire, id, id_at, manifest, open, pattern, quick, read, remove_expired, stopped,
+    write,
+};
 use crate::support::proxy::Fault;
 use crate::support::s3::{S3Server, environment};
-
-/// Longer than the tests' leases hold, dates by whole seconds included.
-const EXPIRED: Duration = Duration::from_secs(6);
+use crate::support::wait::{SOON, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_runs_in_one_repository_do_not_disturb_each_other() {
@@ -39,21 +40,24 @@ async fn two_runs_in_one_repository_do_not_disturb_each_other() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_attempt_waits_until_the_first_is_dead() {
-    let (repository, _folder) = directory().await;
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("file://{}/store", folder.path().display());
+    let repository = open(&url, stopped(StoreSettings::new::<String, String>([]))).await;
+    repository.probe().await.unwrap();
     let id = id();
     let first = begin(&repository, &id).await;
     let other = AttemptId::generate();
     let held = repository.begin(&id, &other).await.map(|_| ());
     assert!(matches!(held, Err(StoreError::Protected { .. })), "{held:?}");
     drop(first);
-    tokio::time::sleep(EXPIRED).await;
+    expire(folder.path());
     repository.begin(&id, &other).await.unwrap().abandon().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_two_attempts_that_commit_at_once_exactly_one_wins() {
     let server = S3Server::start();
-    let repository = open(&server.url("p"), stopped(StoreSettings::new(server.environment()))).await;
+    let repository = open(&server.url("p"), soon_over(StoreSettings::new(server.environment()))).await;
     repository.probe().await.unwrap();
     for round in 0..3 {
         let id = id_at("contested", round);
@@ -97,15 +101,15 @@ async fn a_zombie_cannot_commit(repository: &Repository, others: &Repository) {
     assert_eq!(others.state(&id).await.unwrap(), Some(BackupState::Deleted { remains: false }));
 }
 
-/// A run that never renews, as if its process were stopped.
-fn stopped(settings: StoreSettings) -> StoreSettings {
-    StoreSettings { lease_every: Duration::from_mins(10), lease_valid: Duration::from_secs(1), ..quick(settings) }
+/// The same with a lease that really expires while the test waits.
+fn soon_over(settings: StoreSettings) -> StoreSettings {
+    StoreSettings { lease_valid: Duration::from_secs(1), ..stopped(settings) }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_zombie_cannot_commit_in_a_bucket() {
     let server = S3Server::start();
-    let repository = open(&server.url("p"), stopped(StoreSettings::new(server.environment()))).await;
+    let repository = open(&server.url("p"), soon_over(StoreSettings::new(server.environment()))).await;
     repository.probe().await.unwrap();
     a_zombie_cannot_commit(&repository, &repository).await;
 }
@@ -114,7 +118,7 @@ async fn a_zombie_cannot_commit_in_a_bucket() {
 async fn a_zombie_cannot_commit_in_a_directory() {
     let folder = tempfile::tempdir().unwrap();
     let url = format!("file://{}/store", folder.path().display());
-    let repository = open(&url, stopped(StoreSettings::new::<String, String>([]))).await;
+    let repository = open(&url, soon_over(StoreSettings::new::<String, String>([]))).await;
     repository.probe().await.unwrap();
     a_zombie_cannot_commit(&repository, &repository).await;
 }
@@ -126,10 +130,9 @@ async fn a_run_is_told_that_its_backup_was_taken_away() {
     let run = begin(&repository, &id).await;
     // Its renewals do not arrive for a while, so it looks dead to others.
     proxy.fail(usize::MAX, Fault::Answer(503, "SlowDown"), |request| request.is("PUT", "lease.json"));
-    tokio::time::sleep(EXPIRED).await;
     let others = open(&server.url("p"), quick(StoreSettings::new(server.environment()))).await;
-    assert_eq!(others.remove_stale(&id).await.unwrap(), Removal::Removed);
-    let error = tokio::time::timeout(Duration::from_secs(5), run.lease_lost()).await.unwrap();
+    remove_expired(&others, &server.bucket(), &id).await;
+    let error = tokio::time::timeout(SOON, run.lease_lost()).await.unwrap();
     assert!(matches!(error, StoreError::Claimed { .. }), "{error:?}");
     let error = run.commit(&manifest(&id, run.attempt(), None)).await.unwrap_err();
     assert!(matches!(error, StoreError::Claimed { .. }), "{error:?}");
@@ -137,41 +140,53 @@ async fn a_run_is_told_that_its_backup_was_taken_away() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lease_outlives_a_store_that_is_away_for_a_while() {
-    let Faulty { proxy, repository, server: _server } = Faulty::start().await;
+    let Faulty { proxy, repository, server } = Faulty::start().await;
     let id = id();
     let run = begin(&repository, &id).await;
     proxy.fail(6, Fault::Answer(503, "SlowDown"), |request| request.is("PUT", "lease.json"));
     // One renewal is done, but its answer is lost: the next must not take it for somebody else's.
     let lost = proxy.fail(1, Fault::LoseAnswerAndReset, |request| request.is("PUT", "lease.json"));
-    assert!(tokio::time::timeout(Duration::from_secs(6), run.lease_lost()).await.is_err());
-    assert_eq!(lost.count(), 1);
-    assert_eq!(repository.state(&id).await.unwrap(), Some(BackupState::Running));
+    until("the renewal whose answer is lost", async || lost.count() == 1).await;
+    let renewals = async || proxy.count(|request| request.is("PUT", "lease.json"));
+    let so_far = renewals().await;
+    until("renewals after it", async || renewals().await >= so_far + 2).await;
+    goes_on_renewing(&repository, &server, &id, &run).await;
     run.commit(&manifest(&id, run.attempt(), None)).await.unwrap();
     run.finish().await;
 }
 
+/// A lease that looks expired is renewed, and not lost.
+async fn goes_on_renewing(repository: &Repository, server: &S3Server, id: &BackupId, run: &Run) {
+    expire(&server.bucket());
+    let state = async || repository.state(id).await.unwrap();
+    until("it is renewed", async || state().await == Some(BackupState::Running)).await;
+    assert!(tokio::time::timeout(Duration::from_secs(1), run.lease_lost()).await.is_err());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lease_that_cannot_be_renewed_for_long_is_lost() {
-    let shorter = |settings: &mut StoreSettings| settings.patience = Duration::from_secs(3);
+    let shorter = |settings: &mut StoreSettings| {
+        settings.patience = Duration::from_secs(3);
+        settings.lease_valid = Duration::from_secs(3);
+    };
     let Faulty { proxy, repository, server: _server } = Faulty::start_with(shorter).await;
     let run = begin(&repository, &id()).await;
     proxy.fail(usize::MAX, Fault::Answer(503, "SlowDown"), |request| request.is("PUT", "lease.json"));
     let begun = Instant::now();
-    let error = tokio::time::timeout(Duration::from_secs(15), run.lease_lost()).await.unwrap();
+    let error = tokio::time::timeout(SOON, run.lease_lost()).await.unwrap();
     assert!(matches!(&error, StoreError::LeaseLost { why, .. } if why.contains("SlowDown")), "{error:?}");
     assert!(begun.elapsed() >= Duration::from_secs(2));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_without_compare_and_swap_still_has_leases() {
-    let Faulty { proxy, repository, server: _server } = Faulty::start().await;
+    let Faulty { proxy, repository, server } = Faulty::start().await;
     let id = id();
     let run = begin(&repository, &id).await;
     // As a server answers that does not know the header.
-    proxy.fail(1, Fault::Answer(501, "NotImplemented"), |request| request.is("PUT", "lease.json"));
-    tokio::time::sleep(EXPIRED).await;
-    assert_eq!(repository.state(&id).await.unwrap(), Some(BackupState::Running));
-    assert!(tokio::time::timeout(Duration::from_secs(1), run.lease_lost()).await.is_err());
+    let refused = proxy.fail(1, Fault::Answer(501, "NotImplemented"), |request| request.is("PUT", "lease.json"));
+    until("a renewal by compare-and-swap", async || refused.count() == 1).await;
+    goes_on_renewing(&repository, &server, &id, &run).await;
     run.abandon().await;
 }
 
@@ -210,7 +225,7 @@ async fn a_run_that_is_called_off_sees_it_and_can_never_commit() {
         assert!(matches!(repository.delete(&id).await, Err(StoreError::Protected { .. })), "it is at work");
         assert!(repository.call_off(&id).await.unwrap());
         assert!(repository.call_off(&id).await.unwrap(), "again is as good");
-        let lost = tokio::time::timeout(EXPIRED, run.lease_lost()).await.unwrap();
+        let lost = tokio::time::timeout(SOON, run.lease_lost()).await.unwrap();
         assert!(matches!(lost, StoreError::Claimed { .. }), "{lost:?}");
         let committed = run.commit(&manifest(&id, run.attempt(), None)).await;
         assert!(matches!(committed, Err(StoreError::Claimed { .. })), "{committed:?}");

@@ -8,11 +8,12 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use stillframe::archive::id::{AttemptId, BackupId};
 use stillframe::archive::object::{ObjectError, ObjectSink, ObjectSource};
-use stillframe::store::{Repository, Run, RunOptions, StoreSettings};
+use stillframe::store::{Removal, Repository, Run, RunOptions, StoreError, StoreSettings};
 use tempfile::TempDir;
 
 use crate::support::proxy::Proxy;
 use crate::support::s3::{S3Server, environment};
+use crate::support::wait::until;
 
 /// A server, a proxy before it, and a repository behind both.
 pub struct Faulty {
@@ -37,15 +38,44 @@ impl Faulty {
     }
 }
 
-/// Settings under which tests need not wait long: leases of 3 s, parts of 5 MiB, the least that S3 takes.
+/// Settings under which tests need not wait long: leases that are renewed often, parts of 5 MiB, the least that S3 takes.
 pub fn quick(settings: StoreSettings) -> StoreSettings {
-    StoreSettings {
-        patience: Duration::from_secs(20),
-        lease_every: Duration::from_millis(500),
-        lease_valid: Duration::from_secs(3),
-        part_bytes: 5 << 20,
-        ..settings
+    StoreSettings { lease_every: Duration::from_millis(500), part_bytes: 5 << 20, ..settings }
+}
+
+/// A run that never renews, as if its process were stopped.
+pub fn stopped(settings: StoreSettings) -> StoreSettings {
+    StoreSettings { lease_every: Duration::from_hours(1), ..quick(settings) }
+}
+
+/// Makes every lease below a folder look as if it had been written an hour ago. Stores date their objects by the files
+/// that they keep them in, and so a test need not wait until a lease expires.
+pub fn expire(folder: &Path) {
+    let leases: Vec<String> = files_below(folder).into_iter().filter(|path| path.ends_with("lease.json")).collect();
+    assert!(!leases.is_empty(), "no lease below {}", folder.display());
+    for lease in leases {
+        // One that is renewed at this moment may not be there.
+        if let Ok(file) = std::fs::File::options().write(true).open(folder.join(lease)) {
+            let written = file.metadata().unwrap().modified().unwrap();
+            file.set_modified(written - Duration::from_hours(1)).unwrap();
+        }
     }
+}
+
+/// Removes a run whose lease is renewed no more, but for a renewal that may be on its way.
+pub async fn remove_expired(repository: &Repository, folder: &Path, id: &BackupId) {
+    until("what is expired can be removed", async || {
+        expire(folder);
+        match repository.remove_stale(id).await {
+            Ok(removal) => {
+                assert_eq!(removal, Removal::Removed);
+                true
+            }
+            Err(StoreError::Protected { .. }) => false,
+            Err(error) => panic!("{error:?}"),
+        }
+    })
+    .await;
 }
 
 pub async fn open(url: &str, settings: StoreSettings) -> Repository {

@@ -1,8 +1,9 @@
-//! What is found out before anything is stored: wrong addresses, wrong keys, wrong stores. In seconds.
+//! What is found out before anything is stored: wrong addresses, wrong keys, wrong stores. Not with the patience of
+//! the work itself, which is minutes.
 
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use stillframe::store::{Repository, StoreError, StoreSettings};
 
@@ -10,7 +11,7 @@ use crate::help::{begin, directory, files_below, id, open, quick};
 use crate::support::proxy::{Fault, Proxy};
 use crate::support::s3::{S3Server, environment, free_address};
 
-/// Probes and returns the error with its cause in one text; must not take long.
+/// Probes and returns the error with its cause in one text; must not take as long as work would be tried.
 async fn refused(url: &str, environment: Vec<(String, String)>) -> (StoreError, String) {
     let begun = Instant::now();
     let settings = StoreSettings::new(environment);
@@ -18,7 +19,7 @@ async fn refused(url: &str, environment: Vec<(String, String)>) -> (StoreError, 
         Ok(repository) => repository.probe().await.unwrap_err(),
         Err(error) => error,
     };
-    assert!(begun.elapsed() < Duration::from_secs(12), "{:?}: {error}", begun.elapsed());
+    assert!(begun.elapsed() < StoreSettings::PATIENCE / 4, "{:?}: {error}", begun.elapsed());
     let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
     let text = format!("{error}: {cause}");
     assert!(!text.contains("secret"), "{text}");

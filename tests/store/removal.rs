@@ -1,14 +1,14 @@
 //! What may be deleted, and what a store allows to be deleted.
 
-use std::time::Duration;
-
 use stillframe::store::{BackupState, Capabilities, Removal, StoreError, StoreSettings};
 
 use crate::help::{
-    Faulty, backup, begin, begin_on, directory, files_below, id_at, manifest, open, pattern, quick, write,
+    Faulty, backup, begin, begin_on, directory, expire, files_below, id_at, manifest, open, pattern, quick,
+    remove_expired, stopped, write,
 };
 use crate::support::proxy::{Fault, Request};
 use crate::support::s3::S3Server;
+use crate::support::wait::until;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_parent_stays_while_an_increment_needs_it() {
@@ -41,15 +41,12 @@ async fn a_parent_stays_while_an_increment_needs_it() {
 async fn a_dead_child_is_claimed_before_its_parent_goes() {
     let folder = tempfile::tempdir().unwrap();
     let url = format!("file://{}/store", folder.path().display());
-    let settings = quick(StoreSettings::new::<String, String>([]));
-    let stopped =
-        StoreSettings { lease_every: Duration::from_mins(10), lease_valid: Duration::from_secs(1), ..settings };
-    let repository = open(&url, stopped).await;
+    let repository = open(&url, stopped(StoreSettings::new::<String, String>([]))).await;
     repository.probe().await.unwrap();
     let (base, child) = (id_at("base", 0), id_at("child", 1));
     backup(&repository, &base, None).await;
     let zombie = begin_on(&repository, &child, &base).await;
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    expire(folder.path());
     assert_eq!(repository.delete(&base).await.unwrap(), Removal::Removed);
     let error = zombie.commit(&manifest(&child, zombie.attempt(), Some(&base))).await.unwrap_err();
     assert!(
@@ -113,11 +110,11 @@ async fn a_killed_runs_uploads_are_aborted() {
     // An upload that hangs when its process dies, long enough for the lease to name it.
     faulty.proxy.fail(usize::MAX, Fault::Hang, Request::is_part);
     let writer = tokio::spawn(write(sink, "pack", pattern(40 << 20)));
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    let lease = faulty.server.bucket().join(format!("p/backups/{id}/lease.json"));
+    until("the lease names it", async || std::fs::read_to_string(&lease).is_ok_and(|text| text.contains("pack"))).await;
     std::mem::forget(writer);
     drop(run);
-    tokio::time::sleep(Duration::from_secs(6)).await;
-    assert_eq!(faulty.repository.remove_stale(&id).await.unwrap(), Removal::Removed);
+    remove_expired(&faulty.repository, &faulty.server.bucket(), &id).await;
     let aborted = |request: &Request| request.is("DELETE", "/pack") && request.query.contains("uploadId=");
     assert_eq!(faulty.proxy.count(aborted), 1);
 }

@@ -25,4 +25,5 @@ pub mod replica;
 pub mod round;
 pub mod s3;
 pub mod server;
+pub mod wait;
 pub mod workload;

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 const LARGEST_HEAD: usize = 64 << 10;
 const SOCKET_TIME: Duration = Duration::from_mins(1);
+const HELD_NAP: Duration = Duration::from_millis(10);
 
 /// A request as rules see it.
 #[derive(Debug, Clone)]
@@ -65,6 +66,8 @@ pub enum Fault {
     CutShort(usize),
     /// Passed on after a while.
     Delay(Duration),
+    /// Passed on when the proxy is healed.
+    Hold,
     /// Passed on after a while, but answered at once with this status: it arrives late.
     Late(Duration, u16, &'static str),
     /// Never answered.
@@ -98,6 +101,8 @@ impl Hits {
 struct State {
     rules: Mutex<Vec<Arc<Rule>>>,
     seen: Mutex<Vec<Request>>,
+    /// How often it was healed.
+    healed: AtomicUsize,
     stop: AtomicBool,
 }
 
@@ -156,9 +161,10 @@ impl Proxy {
         Hits(hits)
     }
 
-    /// Forgets all rules.
+    /// Forgets all rules, and lets go what was held.
     pub fn heal(&self) {
         self.state.rules.lock().unwrap().clear();
+        self.state.healed.fetch_add(1, Ordering::SeqCst);
     }
 
     /// How many requests so far were such.
@@ -180,6 +186,7 @@ fn serve(mut client: TcpStream, server: SocketAddr, state: &State) -> io::Result
     let Some((head, body)) = read_head(&mut client)? else { return Ok(()) };
     let request = parse(&head)?;
     state.seen.lock().unwrap().push(request.clone());
+    let healed = state.healed.load(Ordering::SeqCst);
     let fault = choose(&request, state);
     if let Some(Fault::Reset) = fault {
         // Closing with bytes unread makes the system send a reset.
@@ -206,6 +213,12 @@ fn serve(mut client: TcpStream, server: SocketAddr, state: &State) -> io::Result
         }
         Some(Fault::Delay(time)) => {
             thread::sleep(time);
+            client.write_all(&pass()?)
+        }
+        Some(Fault::Hold) => {
+            while state.healed.load(Ordering::SeqCst) == healed && !state.stop.load(Ordering::SeqCst) {
+                thread::sleep(HELD_NAP);
+            }
             client.write_all(&pass()?)
         }
         Some(Fault::Late(time, status, code)) => {

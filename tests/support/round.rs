@@ -4,6 +4,7 @@ use stillframe::mysql::grants_sql;
 
 use super::cli::Cli;
 use super::server::{Builder, Server, scratch};
+use super::wait::{FREED, within};
 
 /// The account that `stillframe grants` prints, and its password.
 pub const USER: &str = "stillframe";
@@ -98,19 +99,8 @@ pub async fn assert_nothing_left(server: &Server) {
         .await;
     assert!(locks.is_empty(), "locks were left: {locks:?}");
     // The server takes a moment to see that a client has gone; what the session held is gone before.
-    let asked = std::time::Instant::now();
-    loop {
-        let sessions: Vec<(u64, Option<String>)> = server
-            .rows(&format!(
-                "SELECT PROCESSLIST_ID, PROCESSLIST_INFO FROM performance_schema.threads WHERE PROCESSLIST_USER = '{USER}'"
-            ))
-            .await;
-        if sessions.is_empty() {
-            break;
-        }
-        assert!(asked.elapsed().as_secs() < 5, "sessions were left: {sessions:?}");
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
+    let sessions = format!("SELECT COUNT(*) FROM performance_schema.threads WHERE PROCESSLIST_USER = '{USER}'");
+    within(FREED, "no session is left", async || server.row::<(u64,)>(&sessions).await.0 == 0).await;
     // Only one consumer can be registered: that this works proves that none is.
     let (taken,): (i64,) = server.row("SELECT innodb_redo_log_consumer_register()").await;
     assert_eq!(taken, 0, "a redo consumer was left");

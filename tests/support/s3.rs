@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 const ACCESS_KEY: &str = "stillframe-test";
 const SECRET_KEY: &str = "stillframe-test-secret";
-const START_TIME: Duration = Duration::from_secs(20);
+const START_TIME: Duration = Duration::from_mins(1);
 const START_TRIES: u32 = 5;
 
 /// The name of the bucket that is there.

@@ -97,7 +97,7 @@ pub async fn undo_tablespaces(work: &mut Work<'_>) {
 
 async fn wait_until_empty(work: &Work<'_>, name: &str) {
     let query = format!("SELECT STATE FROM information_schema.INNODB_TABLESPACES WHERE NAME = '{name}'");
-    for _ in 0..600 {
+    for _ in 0..2400 {
         let (state,): (String,) = work.server.row(&query).await;
         if state == "empty" {
             return;

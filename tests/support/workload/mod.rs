@@ -221,9 +221,9 @@ impl Running {
         self.shared.committed.load(Ordering::Relaxed)
     }
 
-    /// Waits until so many transactions more are committed. Panics when that takes longer than a minute.
+    /// Waits until so many transactions more are committed. Panics when that takes minutes.
     pub async fn wait_for(&self, more: u64) {
-        let (target, deadline) = (self.committed() + more, Instant::now() + Duration::from_mins(1));
+        let (target, deadline) = (self.committed() + more, Instant::now() + Duration::from_mins(3));
         while self.committed() < target {
             assert!(Instant::now() < deadline, "the writers do not get on: {} of {target}", self.committed());
             tokio::time::sleep(Duration::from_millis(10)).await;
