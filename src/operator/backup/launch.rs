@@ -1,5 +1,7 @@
 //! Begins a try, or asks first what must be known for it.
 
+use std::time::Duration;
+
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ConfigMap, EphemeralContainer, Pod};
 use kube::ResourceExt;
@@ -20,14 +22,13 @@ use crate::store::BackupState;
 use super::validate::{BackupPlan, Gathered, Refusal, Step, next_step, work};
 use super::{LOOK_AGAIN, Reconciliation, apply, build, gather, inside, keep, until};
 
+/// The longest time until one that waits is looked at again.
+const LONGEST_WAIT: Duration = LOOK_AGAIN.saturating_mul(10);
 /// More ids than tries that a backup can have.
 const TURNS: u32 = 32;
 
 impl Reconciliation<'_> {
     pub(super) async fn launch(&mut self, mut gathered: Gathered) -> Result<Action, OperatorError> {
-        if let Some(action) = self.hold_back().await? {
-            return Ok(action);
-        }
         if self.has_old_answers(&gathered) {
             self.forget_helpers(&gathered).await?;
             // Comes again when the pod is gone.
@@ -52,8 +53,8 @@ impl Reconciliation<'_> {
         }
     }
 
-    /// What speaks against beginning now.
-    async fn hold_back(&mut self) -> Result<Option<Action>, OperatorError> {
+    /// What speaks against beginning now. Asks nothing of the cluster, so that thousands that are held back cost nothing.
+    pub(super) async fn hold_back(&mut self) -> Result<Option<Action>, OperatorError> {
         let first = self.who.attempt == 1;
         if first && !self.is_launched() && keep::is_over(&self.backup.spec, self.at.now) {
             // An old manifest that is applied again must not take a backup only to remove it.
@@ -82,7 +83,8 @@ impl Reconciliation<'_> {
             return self.write(None).await;
         }
         self.pending(&refusal.reason, &refusal.message);
-        self.write(Some(self.next_look(LOOK_AGAIN))).await
+        let created = self.backup.metadata.creation_timestamp.as_ref().map_or(self.at.now, |time| time.0);
+        self.write(Some(self.next_look(look_again_after(self.at.now.duration_since(created))))).await
     }
 
     /// Runs a helper's pod, or waits for it.
@@ -265,6 +267,11 @@ impl Reconciliation<'_> {
     }
 }
 
+/// How soon one that waits for something is looked at again, when it has waited so long: the longer, the more seldom.
+fn look_again_after(waited: SignedDuration) -> Duration {
+    Duration::try_from(waited).map_or(LOOK_AGAIN, |waited| (waited / 8).clamp(LOOK_AGAIN, LONGEST_WAIT))
+}
+
 /// What is made to do the work.
 enum ToMake {
     /// A pod beside the database's.
@@ -317,6 +324,16 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn what_waits_long_is_looked_at_more_seldom() {
+        let after = |minutes| look_again_after(SignedDuration::from_mins(minutes)).as_secs();
+        assert_eq!(after(-1), 30, "clocks differ");
+        assert_eq!(after(0), 30);
+        assert_eq!(after(4), 30);
+        assert_eq!(after(16), 120);
+        assert_eq!(after(60 * 24), 300);
+    }
 
     #[test]
     fn answers_grow_old() {

@@ -4,6 +4,7 @@
 //!   deleted?  ─► cleanup: runners stopped, remains removed, finalizer off
 //!   ended?    ─► settle: the finalizer follows the deletion policy; keep: pin and expiry
 //!   existing? ─► the storage is read, nothing runs
+//!   held back?   (suspended, between two tries) ─► said, and nothing is asked of the cluster
 //!   launched? ─► observe ─► running · confirm in the storage · retry · fail
 //!   else      ─► validate ─► survey, look, or launch the runner
 //! ```
@@ -46,8 +47,9 @@ use super::runners::Identity;
 use build::KIND;
 use keep::{removal, withdrawn};
 
-/// Backups that are looked at side by side.
-const CONCURRENCY: u16 = 8;
+/// Backups that are looked at side by side. A look is mostly waiting for the API server, and touches what is its own
+/// backup's; those of a great many new ones must not hold up one that has work to do.
+const CONCURRENCY: u16 = 32;
 /// How soon something is looked at again that no watch tells of: a Secret, a pod of the source.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
@@ -125,12 +127,19 @@ impl<'a> Reconciliation<'a> {
         if self.backup.spec.existing.is_some() {
             return self.import().await;
         }
+        let launched = self.is_launched();
+        if !launched && let Some(action) = self.hold_back().await? {
+            return Ok(action);
+        }
         let gathered =
             gather::gather_runners(&self.context.client, &self.who.namespace, &self.who.uid, &self.who.run).await?;
-        if self.is_launched()
-            && let Some(action) = self.observe(&gathered).await?
-        {
-            return Ok(action);
+        if launched {
+            if let Some(action) = self.observe(&gathered).await? {
+                return Ok(action);
+            }
+            if let Some(action) = self.hold_back().await? {
+                return Ok(action);
+            }
         }
         self.launch(gathered).await
     }
@@ -187,6 +196,10 @@ impl<'a> Reconciliation<'a> {
         self.backup.labels().get(SCHEDULE).map(String::as_str)
     }
 }
+
+#[cfg(test)]
+#[path = "calls_tests.rs"]
+mod calls_tests;
 
 /// The time from now until a moment; nothing if it has passed.
 fn until(moment: Timestamp, now: Timestamp) -> Duration {
