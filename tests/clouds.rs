@@ -1,7 +1,9 @@
 //! The store's conformance suite over an emulator of Azure's store. It needs Node, and npm once, so it is a suite of its own:
 //! `make clouds`. `STILLFRAME_AZURITE` may name the emulator's program (`azurite-blob`), and one on the PATH is taken; else
-//! `tests/setup/azurite.sh` installs it into the user's cache folder. Google's is not here: the one emulator that can be had
-//! (fake-gcs-server) does not speak the XML protocol in which objects are written.
+//! `tests/setup/azurite.sh` installs it into the user's cache folder. Google's is not here: no emulator that can be had
+//! takes objects as they are written there, by a plain PUT of the XML protocol with `x-goog-if-generation-match`.
+//! fake-gcs-server (1.56) answers 400 to it and reads conditions from the query alone; gcp-storage-emulator knows neither
+//! that condition nor DELETE.
 
 #![allow(missing_docs, dead_code, reason = "each test uses a part of it")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "what fails, fails the test")]

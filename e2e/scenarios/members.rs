@@ -1,7 +1,7 @@
 //! Which member is backed up: the servers are asked who they are, and the policy decides.
 
 use anyhow::{Result, ensure};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::harness::load::check_invariants;
 use crate::harness::objects::{MINUTES, backup, gtids, restore, with};
@@ -37,7 +37,9 @@ async fn the_policy_decides_which_member_is_read() -> Result<()> {
         let taken = space.get("MySQLBackup", "from-replica").await?;
         let target = json!({ "newClaim": { "name": "data-restored-0", "template": { "storage": "2Gi" } } });
         space.apply_object(&restore("back", "from-replica", &target)).await?;
-        space.succeeded("MySQLRestore", "back").await?;
+        let done = space.succeeded("MySQLRestore", "back").await?;
+        let isolation = done.pointer("/status/isolation").map(Value::to_string).unwrap_or_default();
+        ensure!(isolation.contains("RESET REPLICA ALL"), "what a former replica needs is not said: {done}");
         let restored = Mysql::start(&space, "restored", 1, 200).await?;
         check_invariants(&restored, 0).await?;
         ensure!(

@@ -175,6 +175,8 @@ pub struct BackupOutcome {
     pub server_uuid: String,
     /// The server's version.
     pub server_version: String,
+    /// What it was among its kind, if the manifest tells.
+    pub role: Option<ServerRole>,
     /// The redo range.
     pub lsn: LsnRange,
     /// The binary log at the cut.
@@ -337,6 +339,7 @@ impl MySQLBackupStatus {
             parent,
             server_uuid,
             server_version,
+            role,
             lsn,
             binlog,
             gtid_executed,
@@ -354,6 +357,7 @@ impl MySQLBackupStatus {
         let source = self.source.get_or_insert_default();
         source.server_uuid = Some(server_uuid);
         source.server_version = Some(server_version);
+        source.role = role.or(source.role);
         self.lsn = Some(lsn);
         self.binlog = binlog;
         self.gtid_executed = Some(capped_gtid_set(&gtid_executed)).filter(|set| !set.is_empty());

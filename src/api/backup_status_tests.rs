@@ -17,6 +17,7 @@ fn outcome() -> BackupOutcome {
         parent: None,
         server_uuid: "3e11fa47-71ca-11e1-9e33-c80aa9429562".into(),
         server_version: "9.7.4".into(),
+        role: Some(ServerRole::Primary),
         lsn: LsnRange { checkpoint: "19999".into(), end: "9007199254740993".into() },
         binlog: Some(BinlogPosition { file: "binlog.000004".into(), position: 158 }),
         gtid_executed: "3e11fa47-71ca-11e1-9e33-c80aa9429562:1-5".into(),
@@ -63,6 +64,20 @@ fn success_carries_what_the_manifest_tells() {
     assert_eq!(status.duration_seconds, Some(61));
     assert_eq!(status.progress, None);
     assert!(conditions::is(&status.conditions, types::RESTORABLE, status::TRUE));
+}
+
+#[test]
+fn the_manifest_tells_what_the_server_was_and_an_old_one_leaves_what_was_known() {
+    let role = |known, told| {
+        let mut status = running();
+        status.source = Some(SourceStatus { role: known, ..SourceStatus::default() });
+        status.set_succeeded(BackupOutcome { role: told, ..outcome() }, at(162)).unwrap();
+        status.source.unwrap().role
+    };
+    let (primary, replica) = (Some(ServerRole::Primary), Some(ServerRole::Replica));
+    assert_eq!(role(None, primary), primary, "nobody asked: there was one pod to choose");
+    assert_eq!(role(primary, replica), replica);
+    assert_eq!(role(replica, None), replica);
 }
 
 #[test]

@@ -152,6 +152,22 @@ pub struct Server {
     /// Names of the keyring's keys that the server's encrypted files and logs open with.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub master_keys: Vec<String>,
+    /// What it was among its kind when the backup began. Unset: nobody asked it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<Role>,
+    /// The channels by which it followed others at the cut; the default one has an empty name. Its tables know of them,
+    /// and their relay logs are in no backup.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub channels: Vec<String>,
+}
+
+/// What a server is among its kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Role {
+    /// It takes writes.
+    Primary,
+    /// It follows another one.
+    Replica,
 }
 
 /// The LSNs of a backup.

@@ -35,16 +35,21 @@ pub struct ServerRole {
 impl ServerRole {
     /// Asks the server.
     pub async fn read(session: &mut Session) -> Result<Self, MysqlError> {
+        let status = LogStatus::read(session).await?;
+        Self::beside(session, &status).await
+    }
+
+    /// Asks a server whose logs were looked at a moment ago.
+    pub async fn beside(session: &mut Session, status: &LogStatus) -> Result<Self, MysqlError> {
         let group = session.rows("read the members of the replication group", GROUP).await?;
         let read_only = session.row("read the variable read_only", "SELECT @@GLOBAL.read_only").await?;
-        let status = LogStatus::read(session).await?;
         let own = group.iter().find(|row| row.text_or_empty(0) == status.server_uuid);
         let (role, unfit) = judge(
             own.map(|row| (row.text_or_empty(1), row.text_or_empty(2))),
             !status.channels.is_empty(),
             read_only.text_or_empty(0) == "1",
         );
-        Ok(Self { uuid: status.server_uuid, role, unfit })
+        Ok(Self { uuid: status.server_uuid.clone(), role, unfit })
     }
 }
 

@@ -21,6 +21,7 @@ mod isolation;
 mod many;
 mod native;
 mod places;
+mod replica_source;
 mod stored;
 
 use std::path::Path;
@@ -93,6 +94,7 @@ impl Trip {
         self.recovery.assert_done(&restored);
         assert_eq!(restored["gtidExecuted"], report["gtidExecuted"]);
         assert_eq!(restored["structure"]["problemCount"], 0, "{restored}");
+        assert!(!restored["isolation"].to_string().contains("RESET REPLICA"), "it followed nobody: {restored}");
         assert!(restored["structure"]["orderedPages"].as_u64().unwrap() > 100, "{restored}");
 
         let copy = start_on(&source, &datadir, &restored).await;

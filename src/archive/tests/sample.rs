@@ -234,6 +234,8 @@ pub fn manifest(sample: &Sample, options: &WriterOptions, contents: Contents, wr
             master_keys: Vec::new(),
             settings: BTreeMap::from([("innodb_data_file_path".to_owned(), "ibdata1:12M:autoextend".to_owned())]),
             untested: false,
+            role: None,
+            channels: Vec::new(),
         },
         lsn: sample.lsn(),
         redo: RedoInfo { log_uuid: 0x1234_5678, creator: "MySQL 9.7.4".to_owned(), encryption_block: None },

@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::api::backup_status::{BackupOutcome, OriginStatus};
+use crate::api::backup_status::{BackupOutcome, OriginStatus, ServerRole};
 use crate::api::common::{BinlogPosition, LsnRange, Progress};
 use crate::api::conditions::reasons;
 use crate::api::runner::{RunnerReport, RunnerState};
-use crate::archive::manifest::Manifest;
+use crate::archive::manifest::{Manifest, Role};
 use crate::operator::pods::PodState;
 
 /// First wait after a failed try; it doubles.
@@ -99,6 +99,10 @@ pub(crate) fn outcome(manifest: &Manifest, destination: String) -> BackupOutcome
         parent: manifest.parent.as_ref().map(ToString::to_string),
         server_uuid: manifest.server.uuid.clone(),
         server_version: manifest.server.version.clone(),
+        role: manifest.server.role.map(|role| match role {
+            Role::Primary => ServerRole::Primary,
+            Role::Replica => ServerRole::Replica,
+        }),
         lsn: LsnRange { checkpoint: manifest.lsn.checkpoint.to_string(), end: manifest.lsn.end.to_string() },
         binlog: manifest
             .binlog

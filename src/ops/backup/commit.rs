@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use crate::archive;
 use crate::archive::manifest::{self, Manifest};
 use crate::capture::{CapturedRedo, CopySummary};
+use crate::mysql::Role;
 use crate::ops::context::Context;
 use crate::ops::error::Error;
 use crate::ops::options::{BackupOptions, NonTransactional};
@@ -111,6 +112,11 @@ fn build_manifest(
             settings: info.settings.clone(),
             untested: source.untested,
             master_keys: copied.master_keys.clone(),
+            role: Some(match source.role {
+                Role::Primary => manifest::Role::Primary,
+                Role::Replica => manifest::Role::Replica,
+            }),
+            channels: status.channels.iter().map(|channel| channel.name.clone()).collect(),
         },
         lsn: manifest::LsnRange { checkpoint: redo.checkpoint, end: redo.end, page_tracking_start: None },
         redo: manifest::RedoInfo {

@@ -10,7 +10,7 @@ use crate::archive::manifest::MAX_MANIFEST_BYTES;
 use crate::capture::{CopyPlan, CopySummary, FileKind, PlannedFile, RegisteredFile, SourceLayout};
 use crate::innodb::keyring::Keyring;
 use crate::innodb::version::{ServerVersion, Support};
-use crate::mysql::{self, GtidSet, LogStatus, ServerInfo, Session};
+use crate::mysql::{self, GtidSet, LogStatus, Role, ServerInfo, ServerRole, Session};
 use crate::ops::blocking;
 use crate::ops::error::{Error, ErrorKind};
 use crate::ops::options::{BackupOptions, EncryptedPages, NonTransactional};
@@ -31,6 +31,8 @@ pub struct Source {
     pub untested: bool,
     /// GTID set and binlog file when the backup began: neither may go backwards until the cut.
     pub at_start: LogStatus,
+    /// What it is among its kind.
+    pub role: Role,
     mount: Mount,
     warnings: Vec<String>,
 }
@@ -51,9 +53,10 @@ impl Source {
         check_redo_key(&info, keyring.is_some())?;
         let at_start = LogStatus::read(&mut session).await?;
         check_gtid_room(at_start.gtid_executed.len().saturating_add(info.gtid_purged.len()))?;
+        let ServerRole { role, .. } = ServerRole::beside(&mut session, &at_start).await?;
         session.close().await;
         let mount = Mount::new(&info.datadir, options.datadir.as_deref());
-        Ok(Self { info, layout, keyring, untested, at_start, mount, warnings: checked.warnings })
+        Ok(Self { info, layout, keyring, untested, at_start, role, mount, warnings: checked.warnings })
     }
 
     /// The tablespace files that the server itself knows of, seen from here. The backup lock keeps the list still.

@@ -12,12 +12,26 @@ use std::path::Path;
 
 use serde_json::json;
 
+use crate::archive::manifest::Server;
+
 /// The file's name in the data directory.
 pub const FILE_NAME: &str = "mysqld-auto.cnf";
 
 /// How the owner lifts the isolation; shown in reports.
 pub const HOW_TO_LIFT: &str = "RESET PERSIST skip_replica_start; RESET PERSIST skip_slave_start; \
                                RESET PERSIST event_scheduler; then restart the server";
+
+/// What must come before `CHANGE REPLICATION SOURCE` where the server that was backed up followed another one: else it
+/// ends with error 1872. Nothing for one that followed nobody.
+pub fn before_replication(source: &Server) -> Option<String> {
+    let reason = match (source.channels.is_empty(), source.role) {
+        (false, _) => "the server that was backed up followed another one, whose relay logs are in no backup",
+        // A backup from before manifests told.
+        (true, None) => "if the server that was backed up followed another one: relay logs are in no backup",
+        (true, Some(_)) => return None,
+    };
+    Some(format!("to follow another server: RESET REPLICA ALL, then CHANGE REPLICATION SOURCE; {reason}"))
+}
 
 /// The file's content, with `micros` (microseconds since 1970) as the time of the settings.
 pub fn content(micros: u64) -> Vec<u8> {
@@ -42,6 +56,29 @@ fn setting(value: &str, micros: u64) -> serde_json::Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::archive::manifest::Role;
+
+    #[test]
+    fn who_followed_another_one_is_told_what_to_forget() {
+        let server = |role: Option<Role>, channels: &[&str]| Server {
+            version: "9.7.4".to_owned(),
+            version_comment: String::new(),
+            uuid: String::new(),
+            page_size: crate::innodb::ids::PageSize::DEFAULT,
+            lower_case_table_names: 0,
+            settings: std::collections::BTreeMap::new(),
+            untested: false,
+            master_keys: Vec::new(),
+            role,
+            channels: channels.iter().map(|name| (*name).to_owned()).collect(),
+        };
+        let said = |role, channels| before_replication(&server(role, channels)).unwrap_or_default();
+        assert!(said(Some(Role::Replica), &[""]).contains("RESET REPLICA ALL, then CHANGE REPLICATION SOURCE; the"));
+        assert!(said(Some(Role::Primary), &["group_replication_applier"]).contains("RESET REPLICA ALL"));
+        assert_eq!(said(Some(Role::Primary), &[]), "");
+        assert_eq!(said(Some(Role::Replica), &[]), "", "it only takes no writes");
+        assert!(said(None, &[]).contains("; if the server"), "nobody asked it");
+    }
 
     #[test]
     fn content_is_what_the_server_writes() {

@@ -355,6 +355,7 @@ fn report(
         isolation.push("skip_replica_start=ON and event_scheduler=OFF are set in mysqld-auto.cnf".to_owned());
         isolation.push(format!("to lift it: {}", isolation::HOW_TO_LIFT));
     }
+    isolation.extend(isolation::before_replication(&manifest.server));
     let mut warnings = manifest.warnings.clone();
     let outside = placement::external_directories(&options.datadir, layout.outside());
     if !outside.is_empty() {
