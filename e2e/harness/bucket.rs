@@ -48,7 +48,7 @@ impl Bucket {
         ];
         space.apply(&fill(include_str!("../fixtures/bucket.yaml"), &values)).await?;
         space
-            .wait("Deployment", name, "is available", Duration::from_secs(90), |deployment| {
+            .wait("Deployment", name, "is available", Duration::from_mins(3), |deployment| {
                 deployment.pointer("/status/availableReplicas").and_then(Value::as_i64) == Some(1)
             })
             .await?;
@@ -76,7 +76,7 @@ impl Bucket {
             deployment.pointer("/status/availableReplicas").and_then(Value::as_i64).unwrap_or(0) == replicas
         };
         self.space
-            .wait("Deployment", &self.name, &format!("has {replicas} replicas"), Duration::from_secs(90), done)
+            .wait("Deployment", &self.name, &format!("has {replicas} replicas"), Duration::from_mins(3), done)
             .await?;
         Ok(())
     }
@@ -110,7 +110,7 @@ impl Bucket {
             include_str!("../fixtures/look.yaml"),
             &[("NAME", "look"), ("IMAGE", MYSQL_IMAGE), ("CLAIM", &self.name), ("SCRIPT", script)],
         );
-        let run = self.space.run_pod(&pod, Duration::from_mins(1)).await?;
+        let run = self.space.run_pod(&pod, Duration::from_mins(3)).await?;
         anyhow::ensure!(run.exit_code == 0, "\"{script}\" beside the bucket failed: {}", run.log);
         Ok(run.log)
     }

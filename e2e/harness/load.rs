@@ -32,7 +32,7 @@ impl Load {
     /// Waits until so many more transactions are committed.
     pub async fn more(&self, transactions: u64) -> Result<()> {
         let wanted = self.committed().await? + transactions;
-        until(&format!("{wanted} transactions"), Duration::from_mins(2), || async {
+        until(&format!("{wanted} transactions"), Duration::from_mins(5), || async {
             let committed = self.committed().await?;
             Ok(if committed >= wanted { Ok(()) } else { Err(committed.to_string()) })
         })
@@ -48,7 +48,7 @@ impl Load {
     pub async fn stop(&self) -> Result<()> {
         let space = &self.mysql.space;
         space.patch("Deployment", "load", &json!({ "spec": { "replicas": 0 } })).await?;
-        until("the writers to end", Duration::from_mins(1), || async {
+        until("the writers to end", Duration::from_mins(3), || async {
             let left = self
                 .mysql
                 .sql(self.member, "SELECT COUNT(*) FROM performance_schema.processlist WHERE USER = 'writer'")

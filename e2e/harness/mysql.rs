@@ -63,7 +63,7 @@ impl Mysql {
     /// Waits until so many members are ready.
     pub async fn ready(&self, replicas: u32) -> Result<()> {
         let wanted = Some(i64::from(replicas));
-        let within = Duration::from_mins(3);
+        let within = Duration::from_mins(5);
         let ready = |set: &Value| set.pointer("/status/readyReplicas").and_then(Value::as_i64) == wanted;
         self.space.wait("StatefulSet", &self.name, "is ready", within, ready).await?;
         Ok(())

@@ -85,7 +85,7 @@ impl Space {
     /// Applies a storage and waits until it is ready.
     pub async fn ready_storage(&self, name: &str, bucket: &Bucket, prefix: &str) -> Result<()> {
         self.apply_object(&storage(name, bucket, prefix)).await?;
-        self.condition("BackupStorage", name, "Ready", "True", Duration::from_secs(90)).await?;
+        self.condition("BackupStorage", name, "Ready", "True", MINUTES).await?;
         Ok(())
     }
 

@@ -46,7 +46,7 @@ impl Space {
         let exit_code = exit_code.with_context(|| format!("pod {name} has no exit code: {ended}"))?;
         let log = self.logs(&name, None).await?;
         self.pods().delete(&name, &DeleteParams::default().grace_period(0)).await?;
-        self.gone("Pod", &name, Duration::from_secs(30)).await?;
+        self.gone("Pod", &name, Duration::from_mins(2)).await?;
         Ok(PodRun { exit_code, log })
     }
 
@@ -114,11 +114,11 @@ impl Space {
         let left = node_space.find("Pod", "stillframe-e2e-killer").await?;
         if left.is_some_and(|pod| text(&pod, "/status/phase") != "Running") {
             node_space.pods().delete("stillframe-e2e-killer", &DeleteParams::default().grace_period(0)).await?;
-            node_space.gone("Pod", "stillframe-e2e-killer", Duration::from_secs(30)).await?;
+            node_space.gone("Pod", "stillframe-e2e-killer", Duration::from_mins(2)).await?;
         }
         self.cluster.apply("kube-system", &killer, "e2e", false).await?;
         node_space
-            .wait("Pod", "stillframe-e2e-killer", "runs", Duration::from_mins(1), |pod| {
+            .wait("Pod", "stillframe-e2e-killer", "runs", Duration::from_mins(3), |pod| {
                 text(pod, "/status/phase") == "Running"
             })
             .await?;

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
 use serde_json::Value;
@@ -58,7 +59,7 @@ impl Space {
             } },
         });
         namespaces.patch(&space.name, &PatchParams::apply(MANAGER), &Patch::Apply(namespace)).await?;
-        until("the namespace's service account", Duration::from_secs(30), || async {
+        until("the namespace's service account", Duration::from_mins(2), || async {
             Ok(space.find("ServiceAccount", "default").await?.map(|_| ()).ok_or_else(|| "none".to_owned()))
         })
         .await?;
@@ -75,7 +76,7 @@ impl Space {
         // Databases that shut down in peace take their time, and nobody needs what they would save.
         let pods: Api<Pod> = Api::namespaced(self.cluster.client.clone(), &self.name);
         pods.delete_collection(&DeleteParams::default().grace_period(0), &ListParams::default()).await?;
-        until("the namespace to go", Duration::from_mins(2), || async {
+        until("the namespace to go", Duration::from_mins(5), || async {
             Ok(match namespaces.get_opt(&self.name).await? {
                 None => Ok(()),
                 Some(namespace) => Err(format!("{:?}", namespace.status.and_then(|status| status.conditions))),
@@ -139,10 +140,26 @@ impl Space {
         Ok(())
     }
 
-    /// Deletes all objects of a kind and does not wait.
-    pub async fn delete_all(&self, kind: &str) -> Result<()> {
-        self.api(kind).await?.delete_collection(&DeleteParams::default(), &ListParams::default()).await?;
-        Ok(())
+    /// Deletes all objects of a kind, a page after the other, until none is left. For many: the API server takes one
+    /// request for all of them one by one, for a minute, and then gives it up; and it has to read them all to count them.
+    pub async fn delete_each(&self, kind: &str, within: Duration) -> Result<()> {
+        let api = self.api(kind).await?;
+        until(&format!("every {kind} to go"), within, || async {
+            let page = api.list_metadata(&ListParams::default().limit(1000)).await?.items;
+            let deletions = page.iter().filter_map(|object| object.metadata.name.clone()).map(|name| {
+                let api = api.clone();
+                async move {
+                    match api.delete(&name, &DeleteParams::default()).await {
+                        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+                        deleted => deleted.map(drop),
+                    }
+                }
+            });
+            let deleted: Vec<_> = futures::stream::iter(deletions).buffer_unordered(16).collect().await;
+            deleted.into_iter().collect::<Result<Vec<()>, _>>()?;
+            Ok(if page.is_empty() { Ok(()) } else { Err(format!("{} of a page", page.len())) })
+        })
+        .await
     }
 
     /// Waits until an object is gone.

@@ -46,12 +46,19 @@ fn name(object: &Value) -> String {
     text(object, "/metadata/name").to_owned()
 }
 
-async fn wait_for_good(space: &Space, count: usize) -> Result<Vec<String>> {
-    until(&format!("{count} good backups"), MINUTES, || async {
+/// Waits for a good backup that is newer than another one, and gives its name.
+async fn good_after(space: &Space, other: &str) -> Result<String> {
+    until(&format!("a good backup after {other:?}"), MINUTES, || async {
         let found = good(space).await?;
-        Ok(if found.len() >= count { Ok(found) } else { Err(format!("{found:?}")) })
+        Ok(found.iter().find(|name| name.as_str() > other).cloned().ok_or_else(|| format!("{found:?}")))
     })
     .await
+}
+
+/// Waits until the clock has passed the next full minute, and a while longer.
+async fn past_a_full_minute() {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    tokio::time::sleep(Duration::from_secs(75 - now.as_secs() % 60)).await;
 }
 
 /// Applies the schedule as a tool does that tracks its objects by labels and annotations.
@@ -70,12 +77,14 @@ async fn backups_by_the_clock_and_their_retention() -> Result<()> {
         let (bucket, (mysql, load)) = tokio::try_join!(Bucket::start(&space, "s3"), loaded_server(&space, "mysql"))?;
         load.stop().await?;
         space.ready_storage("bucket", &bucket, "shop").await?;
-        let often = schedule(&mysql, &json!({ "retention": { "keepLast": 2 } }));
+        let often = schedule(&mysql, &json!({ "retention": { "keepLast": 1 } }));
         sync(&space, &often, "1").await?;
 
         // At once, then at each minute; applied again in between.
-        let first = wait_for_good(&space, 1).await?.remove(0);
-        let second = wait_for_good(&space, 2).await?.remove(1);
+        let first = good_after(&space, "").await?;
+        let first_id = text(&space.get("MySQLBackup", &first).await?, "/status/backupId").to_owned();
+        let second = good_after(&space, &first).await?;
+        space.patch("MySQLBackup", &second, &json!({ "spec": { "pinned": true } })).await?;
         sync(&space, &often, "2").await?;
         for backup in made(&space).await? {
             ensure!(text(&backup, "/metadata/labels/team") == "shop", "the template's labels are missing: {backup}");
@@ -84,31 +93,18 @@ async fn backups_by_the_clock_and_their_retention() -> Result<()> {
                 + &backup.pointer("/metadata/annotations").map(Value::to_string).unwrap_or_default();
             ensure!(!metadata.contains("argocd") && !metadata.contains("fluxcd"), "a tool would prune it: {metadata}");
         }
-        space.patch("MySQLBackup", &second, &json!({ "spec": { "pinned": true } })).await?;
-        let first_id = text(&space.get("MySQLBackup", &first).await?, "/status/backupId").to_owned();
-        space.gone("MySQLBackup", &first, Duration::from_mins(5)).await?;
+        space.gone("MySQLBackup", &first, MINUTES).await?;
         let left: Vec<String> = bucket.objects("shop").await?.into_iter().filter(|at| at.contains(&first_id)).collect();
         ensure!(left.iter().all(|path| path.ends_with("/manifest.json")), "its data stays: {left:?}");
         say(format!("{first} went with its data, though the template's deletionPolicy is Retain"));
 
-        // The pinned one is older than the two that the rule keeps, once two more are there.
-        until("two that are newer than the pinned one", MINUTES, || async {
-            let found = good(&space).await?;
-            Ok(if found.iter().filter(|name| **name > second).count() >= 3 {
-                Ok(())
-            } else {
-                Err(format!("{found:?}"))
-            })
-        })
-        .await?;
-        let newest = good(&space).await?.pop().unwrap_or_default();
-        until("the rule to keep two and the pinned one", MINUTES, || async {
-            let found = good(&space).await?;
-            let newer = found.iter().filter(|name| **name >= newest).count();
-            let kept = found.contains(&second) && found.len() == 3;
-            Ok(if kept && newer > 0 { Ok(()) } else { Err(format!("{found:?}")) })
-        })
-        .await?;
+        // The pinned one stays beside the one that the rule keeps.
+        let third = good_after(&space, &second).await?;
+        let fourth = good_after(&space, &third).await?;
+        space.gone("MySQLBackup", &third, MINUTES).await?;
+        let kept = good(&space).await?;
+        ensure!(kept.contains(&second), "the pinned one went: {kept:?}");
+        ensure!(kept.iter().any(|name| *name >= fourth), "the last good one went: {kept:?}");
 
         let status = space.get("CronBackup", "often").await?;
         for field in ["lastScheduleTime", "nextScheduleTime", "lastSuccessfulTime", "lastSuccessfulBackupName"] {
@@ -123,7 +119,7 @@ async fn backups_by_the_clock_and_their_retention() -> Result<()> {
         let at_rest = space.get("CronBackup", "often").await?;
         let names = |backups: Vec<Value>| backups.iter().map(name).collect::<BTreeSet<_>>();
         let before = names(made(&space).await?);
-        tokio::time::sleep(Duration::from_secs(75)).await;
+        past_a_full_minute().await;
         let after = names(made(&space).await?);
         ensure!(after.is_subset(&before), "taken while suspended: {before:?} became {after:?}");
         let now = space.get("CronBackup", "often").await?;
@@ -185,7 +181,7 @@ async fn one_that_runs_decides_about_the_next() -> Result<()> {
         // Deleting the schedule leaves what runs.
         space.delete("CronBackup", "often").await?;
         space.gone("CronBackup", "often", Duration::from_mins(1)).await?;
-        tokio::time::sleep(Duration::from_secs(65)).await;
+        past_a_full_minute().await;
         let left: Vec<String> = made(&space).await?.iter().map(name).collect();
         ensure!(left == [second.clone()], "the schedule is gone, and there are {left:?}");
         let running = space.get("MySQLBackup", &second).await?;

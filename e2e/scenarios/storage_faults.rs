@@ -10,7 +10,7 @@ use crate::harness::objects::{backup, restore, storage, with};
 use crate::harness::space::{condition_of, text};
 use crate::harness::{Bucket, Mysql, Space, say, scenario};
 
-const SOON: Duration = Duration::from_secs(90);
+const SOON: Duration = Duration::from_mins(3);
 
 /// Waits until a storage is not ready, and returns why.
 async fn why_not(space: &Space, name: &str) -> Result<String> {

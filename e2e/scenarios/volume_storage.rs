@@ -35,7 +35,7 @@ async fn files(space: &Space, id: &str) -> Result<Vec<String>> {
     // As a member of the group that such a volume belongs to: nobody else sees into it.
     let pod = fill(include_str!("../fixtures/look.yaml"), &values)
         .replace("runAsUser: 1000", "supplementalGroups: [65532], runAsUser: 1000");
-    let run = space.run_pod(&pod, Duration::from_mins(1)).await?;
+    let run = space.run_pod(&pod, Duration::from_mins(3)).await?;
     ensure!(run.exit_code == 0, "the volume cannot be looked at: {}", run.log);
     Ok(run.log.lines().filter(|path| path.contains(id)).map(str::to_owned).collect())
 }

@@ -44,7 +44,7 @@ async fn a_volume_that_cannot_be_shared_is_said_at_once() -> Result<()> {
             let mysql = server_on(&space, name, volume).await?;
             space.apply_object(&backup(name, "bucket", &mysql)).await?;
             let told =
-                space.reason("MySQLBackup", name, "Succeeded", "VolumeNotShareable", Duration::from_mins(1)).await?;
+                space.reason("MySQLBackup", name, "Succeeded", "VolumeNotShareable", Duration::from_mins(3)).await?;
             let message = condition_of(&told, "Succeeded")
                 .map(|condition| text(condition, "/message").to_owned())
                 .unwrap_or_default();
@@ -143,7 +143,7 @@ async fn cancelled(space: &Space, mysql: &Mysql) -> Result<()> {
     let container = text(&running, "/status/runner/containerName").to_owned();
     space.delete("MySQLBackup", "slow").await?;
     space.gone("MySQLBackup", "slow", MINUTES).await?;
-    until("the container to end", Duration::from_mins(1), || async {
+    until("the container to end", Duration::from_mins(3), || async {
         let all = containers(space, mysql).await?;
         let state = all.iter().find(|state| text(state, "/name") == container);
         let ended = state.is_some_and(|state| state.pointer("/state/terminated").is_some());

@@ -69,7 +69,7 @@ async fn a_backup_under_load_becomes_a_server_with_the_same_rows() -> Result<()>
     .await
 }
 
-/// Everything that a person reads in a status is there. (The role is told of those that were asked for it: several.)
+/// Everything that a person reads in a status is there.
 fn check_status(backup: &Value) -> Result<()> {
     for field in [
         "/status/backupId",
@@ -86,6 +86,7 @@ fn check_status(backup: &Value) -> Result<()> {
     ] {
         ensure!(!text(backup, field).is_empty(), "{field} is missing: {backup}");
     }
+    ensure!(text(backup, "/status/source/role") == "Primary", "it follows nobody: {backup}");
     for field in ["/status/sizeBytes", "/status/storedBytes", "/status/binlog/position"] {
         ensure!(
             backup.pointer(field).and_then(Value::as_i64).is_some_and(|value| value > 0),

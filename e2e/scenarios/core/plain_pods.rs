@@ -30,8 +30,8 @@ pub async fn command(space: &Space, args: &[&str]) -> Result<PodRun> {
 
 /// Starts a server under load whose account for backups is the one that `stillframe grants` makes.
 pub async fn loaded_server(space: &Space, name: &str) -> Result<(Mysql, Load)> {
-    let mysql = Mysql::start(space, name, 1, 100).await?;
-    let grants = command(space, &["grants", "--user", BACKUP_USER, "--host", "%"]).await?;
+    let arguments = ["grants", "--user", BACKUP_USER, "--host", "%"];
+    let (mysql, grants) = tokio::try_join!(Mysql::start(space, name, 1, 100), command(space, &arguments))?;
     ensure!(grants.exit_code == 0, "grants ended with {}: {}", grants.exit_code, grants.log);
     mysql.make_backup_user(0, &grants.log).await?;
     let load = Load::start(&mysql, 0).await?;
