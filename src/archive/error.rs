@@ -1,6 +1,5 @@
 //! Why an archive could not be written or read.
 
-use std::io;
 
 use super::object::ObjectError;
 use super::wire::Malformed;
@@ -59,14 +58,6 @@ pub enum ArchiveError {
         expected: Lsn,
         /// Where it begins.
         found: Lsn,
-    },
-    /// Redo to be stored could not be read.
-    #[error("cannot read the captured redo from LSN {start}")]
-    ReadRedo {
-        /// Where its segment begins.
-        start: Lsn,
-        /// What the system said.
-        source: io::Error,
     },
     /// What is to be stored contradicts itself.
     #[error("cannot store {what}: {why}")]

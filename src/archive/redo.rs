@@ -7,8 +7,6 @@
 //! ```
 //! (docs/format/pack.md, index.md.)
 
-use std::io::Read;
-
 use super::ArchiveError;
 use super::table::{directory_key, sized_record};
 use super::wire::{Input, Malformed, Output, to_len, to_u32, to_u64};
@@ -141,26 +139,6 @@ pub fn decode_part(meta: &[u8]) -> Result<(Lsn, Lsn, u32), Malformed> {
     let part = (Lsn::new(input.u64()?), Lsn::new(input.u64()?), input.u32()?);
     input.end()?;
     Ok(part)
-}
-
-/// Fills `buffer` with the next bytes of the segment, of which `left` are still to come.
-pub fn read_part(blocks: &mut dyn Read, start: Lsn, left: u64, buffer: &mut Vec<u8>) -> Result<(), ArchiveError> {
-    let len = usize::try_from(left).unwrap_or(usize::MAX).min(super::codec::MAX_RAW_BYTES);
-    buffer.resize(len, 0);
-    blocks.read_exact(buffer).map_err(|source| ArchiveError::ReadRedo { start, source })
-}
-
-/// Refuses bytes behind the segment's end.
-pub fn check_read_out(blocks: &mut dyn Read, start: Lsn, end: Lsn) -> Result<(), ArchiveError> {
-    let mut byte = [0];
-    match blocks.read(&mut byte) {
-        Ok(0) => Ok(()),
-        Ok(_) => Err(ArchiveError::BadInput {
-            what: format!("redo from LSN {start} to {end}"),
-            why: "there are more blocks than that".to_owned(),
-        }),
-        Err(source) => Err(ArchiveError::ReadRedo { start, source }),
-    }
 }
 
 /// Puts a segment together from its blocks.

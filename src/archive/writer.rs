@@ -11,11 +11,10 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
-use std::io::Read;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::codec::{BodyCodec, Codec, Compressor};
+use super::codec::{BodyCodec, Codec, Compressor, MAX_RAW_BYTES};
 use super::container::Kind;
 use super::filetable::FileTable;
 use super::frame::{FILE_UNIT, FrameInput, plan_frame};
@@ -26,9 +25,9 @@ use super::manifest::{CipherInfo, Contents, RedoRange};
 use super::object::ObjectSink;
 use super::object_writer::{Body, ObjectBuilder};
 use super::packs::{PackRef, object_name};
-use super::redo::{MAX_SPACES_TOTAL, RedoRef, check_read_out, encode_part, part_key, read_part, segment_bytes};
+use super::redo::{MAX_SPACES_TOTAL, RedoRef, encode_part, part_key, segment_bytes};
 use super::table::{Owner, TableRef, TableWriter};
-use super::wire::to_u64;
+use super::wire::{to_u32, to_u64};
 use super::{ArchiveError, StreamId};
 use crate::innodb::ids::SpaceId;
 use crate::innodb::lsn::Lsn;
@@ -100,7 +99,6 @@ struct RedoState {
     segments: Vec<RedoRef>,
     open: Option<(u32, ObjectBuilder)>,
     compressor: Option<Compressor>,
-    buffer: Vec<u8>,
     packs: u32,
     spaces_named: usize,
     gap: Option<(Lsn, Lsn)>,
@@ -249,13 +247,13 @@ impl ArchiveWriter {
     }
 
     /// Stores the redo from `start`, a block boundary, to `end`. Segments come in order and without a gap. `spaces`
-    /// are those that it names, `None` when that is not known. `blocks` gives its 512-byte blocks, the last one whole.
+    /// are those that it names, `None` when that is not known. `blocks` are its 512-byte blocks, the last one whole.
     pub fn redo_segment(
         &self,
         start: Lsn,
         end: Lsn,
         spaces: Option<&BTreeSet<SpaceId>>,
-        blocks: &mut dyn Read,
+        blocks: &[u8],
     ) -> Result<(), ArchiveError> {
         let mut state = self.redo.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(last) = state.segments.last()
@@ -278,20 +276,21 @@ impl ArchiveWriter {
         start: Lsn,
         end: Lsn,
         spaces: Option<&BTreeSet<SpaceId>>,
-        blocks: &mut dyn Read,
+        blocks: &[u8],
     ) -> Result<(), ArchiveError> {
+        let bad = |why: String| ArchiveError::BadInput { what: format!("redo from LSN {start} to {end}"), why };
         let Some(log_bytes) = segment_bytes(start, end) else {
-            return Err(ArchiveError::BadInput {
-                what: format!("redo from LSN {start} to {end}"),
-                why: "it does not begin with a block, is empty, or has more than 64 MiB".to_owned(),
-            });
+            return Err(bad("it does not begin with a block, is empty, or has more than 64 MiB".to_owned()));
         };
+        if to_u64(blocks.len()) != log_bytes {
+            return Err(bad(format!("it has {} bytes of blocks, not {log_bytes}", blocks.len())));
+        }
         // Where a segment might not fit any more, the next pack begins, so that a segment is in one pack.
         let full = |pack: &ObjectBuilder| pack.blocks() > 0 && pack.bytes() + log_bytes > self.shared.pack_bytes;
         if let Some((number, pack)) = state.open.take_if(|(_, pack)| full(pack)) {
             self.shared.close_pack(Kind::RedoPack, number, pack, OpenIndex::default())?;
         }
-        let RedoState { segments, open, compressor, buffer, packs, spaces_named, .. } = state;
+        let RedoState { segments, open, compressor, packs, spaces_named, .. } = state;
         let (pack_number, pack) = if let Some(pack) = open {
             pack
         } else {
@@ -305,17 +304,14 @@ impl ArchiveWriter {
             None => compressor.insert(Compressor::new(self.shared.codec)?),
         };
         let (first_block, offset) = (pack.blocks(), pack.bytes());
-        let mut at = 0;
-        while at < log_bytes {
-            read_part(blocks, start, log_bytes - at, buffer)?;
-            let (codec, stored) = compressor.compress(buffer)?;
-            let body = Body { codec, stored, raw_bytes: buffer.len() };
-            let part = u32::try_from(at).unwrap_or(u32::MAX);
-            let entry = pack.block(part_key(start, part), &encode_part(start, end, part), &body)?;
+        let mut at = 0_u32;
+        for part in blocks.chunks(MAX_RAW_BYTES) {
+            let (codec, stored) = compressor.compress(part)?;
+            let body = Body { codec, stored, raw_bytes: part.len() };
+            let entry = pack.block(part_key(start, at), &encode_part(start, end, at), &body)?;
             self.shared.count_stored(entry.length.into());
-            at += to_u64(buffer.len());
+            at = at.saturating_add(to_u32(part.len()));
         }
-        check_read_out(blocks, start, end)?;
         let room = MAX_SPACES_TOTAL.saturating_sub(*spaces_named);
         let spaces = spaces.and_then(|spaces| RedoRef::bounded_spaces(spaces.iter(), room));
         *spaces_named += spaces.as_ref().map_or(0, Vec::len);

@@ -9,7 +9,7 @@ use aes::Aes256;
 use aes::cipher::{BlockEncrypt, KeyInit};
 use tokio_util::sync::CancellationToken;
 
-use super::{CaptureError, FollowOptions, RedoFollower, Spool};
+use super::{CaptureError, FollowOptions, MEMORY_BYTES, RedoFollower, Spool};
 use crate::innodb::FormatError;
 use crate::innodb::keyring::Keyring;
 use crate::innodb::lsn::Lsn;
@@ -79,7 +79,7 @@ fn log() -> Vec<u8> {
 fn follow(dir: &Path, keyring: Option<Arc<Keyring>>) -> (RedoFollower, tempfile::TempDir) {
     let parent = tempfile::tempdir().unwrap();
     let spool = Spool::create(parent.path(), 1 << 30, "t").unwrap();
-    let options = FollowOptions { redo_dir: dir.to_path_buf(), spool, keyring };
+    let options = FollowOptions { redo_dir: dir.to_path_buf(), spool, memory_bytes: MEMORY_BYTES, keyring };
     (RedoFollower::start(options, &CancellationToken::new()).unwrap(), parent)
 }
 

@@ -1,19 +1,16 @@
-//! The redo follower: a thread of its own that copies log blocks into the spool as the server writes them.
+//! The redo follower: a thread of its own that captures log blocks as the server writes them.
 //!
 //! ```text
-//!   #ib_redo7  ▓▓▓▓▓▓▓▓▓▓▓▓│▓░       full blocks go to the spool; the partial one at the end is read again
+//!   #ib_redo7  ▓▓▓▓▓▓▓▓▓▓▓▓│▓░       full blocks are taken; the partial one at the end is read again
 //!   #ib_redo8                        opened by LSN, never by number alone
 //!        every read: header again ─ recycled? ─► RedoOverwritten
 //!
-//!   spool segment 1 │ segment 2 │ …  closed ones wait in a queue for whoever stores them
+//!   segment 1 │ segment 2 │ …        closed ones wait in a queue for whoever stores them, the most of them in the spool
 //!   finish_at(L):   the block of L is cut to end exactly at L; nothing after it is kept
 //! ```
 //! It never waits for anything but the server: not for the store, not for a lock. (MySQL 9.7; redo-log reference,
 //! sections 5, 6 and 12; hot-backup-protocol reference, trap T1.)
 
-use std::collections::VecDeque;
-use std::fs::File;
-use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,7 +21,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::CaptureError;
 use super::redo_dir::{Discovered, RedoFile, discover, find_encryption_block, find_file, refuse_disabled};
-use super::spool::{Spool, Spooled};
+use super::segment::{Filling, Queue, RedoSegment, SegmentBlocks};
+use super::spool::Spool;
 use crate::innodb::FormatError;
 use crate::innodb::keyring::Keyring;
 use crate::innodb::lsn::{LOG_BLOCK_SIZE, Lsn};
@@ -33,11 +31,9 @@ use crate::innodb::redo::file::encryption_info;
 use crate::innodb::space::TablespaceKey;
 
 /// Bytes of one read at most.
-const READ_BYTES: usize = 1 << 20;
-/// Bytes of one read at least.
-const LEAST_READ_BYTES: usize = 64 << 10;
-/// Bytes after which a segment is closed.
-const SEGMENT_BYTES: u64 = 8 << 20;
+const READ_BYTES: usize = 512 << 10;
+/// Bytes of the first read after a wait.
+const LEAST_READ_BYTES: usize = 32 << 10;
 /// Wait between reads when there is nothing new.
 const POLL: Duration = Duration::from_millis(10);
 /// How long a bad block may stay bad before it is no torn read any more.
@@ -48,21 +44,12 @@ const TORN_PATIENCE: Duration = Duration::from_secs(10);
 pub struct FollowOptions {
     /// The server's `#innodb_redo`.
     pub redo_dir: PathBuf,
-    /// Where blocks are kept.
+    /// Where blocks are kept that wait for long.
     pub spool: Arc<Spool>,
+    /// Bytes of segments that may wait in memory; [`MEMORY_BYTES`](super::segment::MEMORY_BYTES).
+    pub memory_bytes: usize,
     /// Keys, where the log may be encrypted.
     pub keyring: Option<Arc<Keyring>>,
-}
-
-/// A run of captured blocks in the spool.
-#[derive(Debug)]
-pub struct RedoSegment {
-    /// LSN of the first block.
-    pub start: Lsn,
-    /// LSN behind the last block, or inside it where the log was cut.
-    pub end: Lsn,
-    /// The blocks, raw: encrypted ones stay encrypted.
-    pub blocks: Spooled,
 }
 
 /// What was captured, but for the segments.
@@ -83,9 +70,9 @@ pub struct CapturedRedo {
 /// No block's LSN: the end is being asked for.
 const HOLD: u64 = u64::MAX;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
-    /// Everything before this LSN is in the spool.
+    /// Everything before this LSN is captured.
     position: AtomicU64,
     /// The longest piece of the log that was read in one go since somebody asked.
     behind: AtomicU64,
@@ -94,15 +81,25 @@ struct Shared {
     state: Mutex<State>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     key: Option<TablespaceKey>,
-    closed: VecDeque<RedoSegment>,
+    queue: Queue,
     outcome: Option<Result<CapturedRedo, CaptureError>>,
     ended: bool,
 }
 
 impl Shared {
+    fn new(position: Lsn, memory_bytes: usize) -> Self {
+        let state = State { key: None, queue: Queue::new(memory_bytes), outcome: None, ended: false };
+        Self {
+            position: AtomicU64::new(position.get()),
+            behind: AtomicU64::new(0),
+            target: AtomicU64::new(0),
+            state: Mutex::new(state),
+        }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -122,8 +119,7 @@ impl RedoFollower {
     pub fn start(options: FollowOptions, cancel: &CancellationToken) -> Result<Self, CaptureError> {
         let found = discover(&options.redo_dir)?;
         let checkpoint = found.checkpoint;
-        let shared = Arc::new(Shared::default());
-        shared.position.store(checkpoint.block_start().get(), Ordering::Release);
+        let shared = Arc::new(Shared::new(checkpoint.block_start(), options.memory_bytes));
         let stop = cancel.child_token();
         let follow = Follow::new(options, found, Arc::clone(&shared), stop.clone())?;
         let thread = std::thread::Builder::new()
@@ -143,7 +139,7 @@ impl RedoFollower {
         self.shared.state().key.clone()
     }
 
-    /// Everything before this LSN is in the spool.
+    /// Everything before this LSN is captured.
     pub fn position(&self) -> Lsn {
         Lsn::new(self.shared.position.load(Ordering::Acquire))
     }
@@ -157,13 +153,18 @@ impl RedoFollower {
 
     /// The oldest closed segment that nobody has taken.
     pub fn take_segment(&self) -> Option<RedoSegment> {
-        self.shared.state().closed.pop_front()
+        self.shared.state().queue.pop()
+    }
+
+    /// Takes the memory of a segment that is stored.
+    pub fn give_back(&self, blocks: SegmentBlocks) {
+        self.shared.state().queue.give_back(blocks);
     }
 
     /// True when the follower has ended and every segment was taken.
     pub fn is_drained(&self) -> bool {
         let state = self.shared.state();
-        state.ended && state.closed.is_empty()
+        state.ended && state.queue.is_empty()
     }
 
     /// True when the follower has ended, well or not.
@@ -225,17 +226,11 @@ struct Follow {
     file: RedoFile,
     /// The next block.
     at: Lsn,
-    open: Option<OpenSegment>,
+    filling: Option<Filling>,
     torn_since: Option<Instant>,
     read_bytes: usize,
     /// Where it last came to the log's end.
     caught_up: Option<Lsn>,
-}
-
-struct OpenSegment {
-    start: Lsn,
-    file: BufWriter<File>,
-    blocks: Spooled,
 }
 
 /// What a look at the log gave.
@@ -264,7 +259,7 @@ impl Follow {
             key: None,
             at: checkpoint.block_start(),
             file,
-            open: None,
+            filling: None,
             torn_since: None,
             read_bytes: LEAST_READ_BYTES,
             caught_up: None,
@@ -275,21 +270,17 @@ impl Follow {
 
     fn run(mut self) {
         let outcome = self.follow();
-        if outcome.is_err() {
-            self.open = None;
-        }
         let mut state = self.shared.state();
         state.outcome = Some(outcome);
         state.ended = true;
     }
 
     fn follow(&mut self) -> Result<CapturedRedo, CaptureError> {
-        let mut buffer = vec![0; READ_BYTES];
         loop {
             if self.stop.is_cancelled() {
                 return Err(CaptureError::Cancelled);
             }
-            match self.step(&mut buffer)? {
+            match self.step()? {
                 Progress::Moved => {}
                 Progress::Waiting => {
                     let go = self.caught_up.replace(self.at).map_or(0, |from| self.at.saturating_since(from));
@@ -311,30 +302,53 @@ impl Follow {
     }
 
     /// Reads what there is at the present place.
-    fn step(&mut self, buffer: &mut [u8]) -> Result<Progress, CaptureError> {
-        if self.at >= self.file.end_lsn()? {
+    fn step(&mut self) -> Result<Progress, CaptureError> {
+        let end_of_file = self.file.end_lsn()?;
+        if self.at >= end_of_file {
             return self.next_file();
         }
-        let room = usize::try_from(self.file.end_lsn()?.saturating_since(self.at)).unwrap_or(usize::MAX);
-        let wanted = self.read_bytes.min(buffer.len()).min(room);
-        let target = buffer.get_mut(..wanted).unwrap_or_default();
+        let mut filling = match self.filling.take() {
+            Some(filling) => filling,
+            None => self.shared.state().queue.begin(self.at),
+        };
+        let left = usize::try_from(end_of_file.saturating_since(self.at)).unwrap_or(usize::MAX);
+        let target = filling.room(self.read_bytes.min(left));
+        let wanted = target.len();
         let count = self.file.read_blocks(self.at, target)?;
         // Whether these bytes are this file's can only be said after they were read: it may have been recycled.
         self.check_header()?;
+        let (taken, done) = self.take_blocks(target.get_mut(..count).unwrap_or_default())?;
+        filling.take(taken);
+        let full = filling.is_full();
+        self.filling = Some(filling);
+        self.shared.position.store(self.at.get(), Ordering::Release);
+        if let Some(end) = done {
+            return Ok(Progress::Done(end));
+        }
+        if full {
+            self.close_segment(self.at)?;
+        }
+        // More and more while all of it is new: what is read behind the log's end is read for nothing.
+        let all_new = taken > 0 && taken == wanted;
+        self.read_bytes = if all_new { (self.read_bytes * 2).min(READ_BYTES) } else { LEAST_READ_BYTES };
+        // Where the end was seen, the server gets time to write what is worth a read.
+        Ok(if all_new { Progress::Moved } else { Progress::Waiting })
+    }
+
+    /// Takes what there is to take of some blocks: says how many bytes, and where the capture ends if it does.
+    fn take_blocks(&mut self, blocks: &mut [u8]) -> Result<(usize, Option<Lsn>), CaptureError> {
         let mut taken = 0;
-        for raw in target.get_mut(..count).unwrap_or_default().chunks_exact_mut(BLOCK_LEN) {
+        for raw in blocks.chunks_exact_mut(BLOCK_LEN) {
             match self.take_block(raw)? {
                 Progress::Moved => taken += BLOCK_LEN,
                 Progress::Waiting => break,
-                Progress::Done(end) => return Ok(Progress::Done(end)),
+                Progress::Done(end) => return Ok((taken + BLOCK_LEN, Some(end))),
             }
         }
-        // Twice of what was new: a server that writes much is read in large pieces, one that writes little costs little.
-        self.read_bytes = (taken * 2).clamp(LEAST_READ_BYTES, READ_BYTES);
-        // All of it new: there is more. Else the end was seen, and the server gets time to write what is worth a read.
-        Ok(if taken > 0 && taken == wanted { Progress::Moved } else { Progress::Waiting })
+        Ok((taken, None))
     }
 
+    /// Looks at the block at the present place, and goes on behind it where it is to be taken.
     fn take_block(&mut self, raw: &mut [u8]) -> Result<Progress, CaptureError> {
         let target = match self.shared.target.load(Ordering::Acquire) {
             HOLD => return Ok(Progress::Waiting),
@@ -357,13 +371,13 @@ impl Follow {
                 return Ok(Progress::Waiting);
             }
             cut_block(raw, target, self.key.as_ref()).map_err(CaptureError::format(&self.file.path))?;
-            self.append(raw)?;
+            self.at = self.at.checked_add(LOG_BLOCK_SIZE).unwrap_or(self.at);
             return Ok(Progress::Done(target));
         }
         if !block.is_full() {
             return Ok(Progress::Waiting);
         }
-        self.append(raw)?;
+        self.at = self.at.checked_add(LOG_BLOCK_SIZE).unwrap_or(self.at);
         Ok(Progress::Moved)
     }
 
@@ -375,30 +389,12 @@ impl Follow {
         Ok(Progress::Waiting)
     }
 
-    fn append(&mut self, raw: &[u8]) -> Result<(), CaptureError> {
-        let mut segment = if let Some(segment) = self.open.take() {
-            segment
-        } else {
-            let (file, blocks) = self.options.spool.file()?;
-            OpenSegment { start: self.at, file: BufWriter::with_capacity(READ_BYTES, file), blocks }
-        };
-        segment.blocks.grow(LOG_BLOCK_SIZE)?;
-        segment.file.write_all(raw).map_err(CaptureError::io("write spool file", segment.blocks.path()))?;
-        let full = segment.blocks.bytes() >= SEGMENT_BYTES;
-        self.open = Some(segment);
-        self.at = self.at.checked_add(LOG_BLOCK_SIZE).unwrap_or(self.at);
-        self.shared.position.store(self.at.get(), Ordering::Release);
-        if full {
-            self.close_segment(self.at)?;
-        }
-        Ok(())
-    }
-
     fn close_segment(&mut self, end: Lsn) -> Result<(), CaptureError> {
-        if let Some(OpenSegment { start, mut file, blocks }) = self.open.take() {
-            file.flush().map_err(CaptureError::io("write spool file", blocks.path()))?;
-            self.shared.state().closed.push_back(RedoSegment { start, end, blocks });
-        }
+        let Some(filling) = self.filling.take().filter(|filling| !filling.is_empty()) else { return Ok(()) };
+        // Only others take from the queue meanwhile: what has room now has room then.
+        let has_room = self.shared.state().queue.has_room();
+        let closed = filling.close(end, has_room, &self.options.spool)?;
+        self.shared.state().queue.push(closed);
         Ok(())
     }
 

@@ -5,6 +5,7 @@ use std::os::unix::fs::FileExt as _;
 
 use super::*;
 use crate::innodb::redo::block::empty_block;
+use crate::capture::MEMORY_BYTES;
 use crate::innodb::redo::file::{RedoFileHeader, RedoFlags, encode_checkpoint, file_name};
 
 const BLOCKS: u64 = 100;
@@ -41,7 +42,11 @@ fn write_file(dir: &std::path::Path, number: u64, start: u64, checkpoint: u64, w
 }
 
 fn follower(dir: &std::path::Path, spool: &Arc<Spool>) -> RedoFollower {
-    let options = FollowOptions { redo_dir: dir.to_path_buf(), spool: Arc::clone(spool), keyring: None };
+    follower_with(dir, spool, MEMORY_BYTES)
+}
+
+fn follower_with(dir: &std::path::Path, spool: &Arc<Spool>, memory_bytes: usize) -> RedoFollower {
+    let options = FollowOptions { redo_dir: dir.to_path_buf(), spool: Arc::clone(spool), memory_bytes, keyring: None };
     RedoFollower::start(options, &CancellationToken::new()).unwrap()
 }
 
@@ -71,7 +76,8 @@ fn the_log_is_followed_over_files_and_cut_exactly() {
     assert_eq!((captured.checkpoint, captured.end, captured.log_uuid), (Lsn::new(8804), end, 7));
     let segment = follower.take_segment().unwrap();
     assert_eq!((segment.start, segment.end), (Lsn::new(8704), end));
-    let bytes = fs::read(segment.blocks.path()).unwrap();
+    let blocks = segment.into_blocks().unwrap();
+    let bytes = blocks.bytes();
     assert_eq!(bytes.len(), usize::try_from((BLOCKS - 1 + 6) * 512).unwrap());
     let last = &bytes[bytes.len() - 512..];
     let BlockRead::Valid(last) = decode_block(last, end.block_start(), None).unwrap() else { panic!("not valid") };
@@ -161,7 +167,7 @@ fn a_full_spool_and_a_silent_log_are_named() {
     let (redo, parent, _) = setup();
     write_file(redo.path(), 0, 8192, 8192 + 100, 10);
     let small = Spool::create(parent.path(), 2048, "small").unwrap();
-    let error = follower(redo.path(), &small).finish_at(Lsn::new(8192 + 9 * 512 + 12), PATIENCE).unwrap_err();
+    let error = follower_with(redo.path(), &small, 0).finish_at(Lsn::new(8192 + 9 * 512 + 12), PATIENCE).unwrap_err();
     assert!(matches!(error, CaptureError::SpoolFull { limit: 2048, .. }), "{error}");
     let spool = Spool::create(parent.path(), 1 << 30, "silent").unwrap();
     let silent = follower(redo.path(), &spool);

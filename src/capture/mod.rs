@@ -1,9 +1,9 @@
 //! The hot copy of a live data directory: files that change while they are read, and the redo that makes up for it.
 //!
 //! ```text
-//!   plan ────► CopyPlan: every tablespace by id, every other file
+//!   scan ────► CopyPlan: every tablespace by id, every other file
 //!   copier ──► windows of verified pages ──► WindowSink (whoever stores them)
-//!   follower ► redo blocks from the checkpoint on ──► spool ──► RedoSegment … cut exactly at the given LSN
+//!   follower ► redo blocks from the checkpoint on ──► memory, spool ──► RedoSegment … cut exactly at the given LSN
 //! ```
 //! Runs on plain threads. Knows no SQL (it is told paths and the LSN to stop at) and no archive (it hands over
 //! windows, segments and spooled files).
@@ -17,9 +17,12 @@ pub mod plan;
 pub mod polite;
 pub mod read;
 pub mod redo_dir;
+pub mod scan;
+pub mod segment;
 pub mod spool;
 pub mod throttle;
 pub mod window;
+mod worker;
 
 #[cfg(test)]
 mod encrypted_redo_tests;
@@ -33,12 +36,14 @@ use crate::innodb::lsn::Lsn;
 use crate::innodb::page::PageFault;
 
 pub use copier::{CopyObserver, CopyOptions, CopySummary, copy_spaces};
-pub use follower::{CapturedRedo, FollowOptions, RedoFollower, RedoSegment};
+pub use follower::{CapturedRedo, FollowOptions, RedoFollower};
 pub use keys::{redo_master_key, space_master_keys};
 pub use plan::{
-    CopyPlan, FileKind, PlannedFile, PlannedSpace, RegisteredFile, SourceLayout, SpacePiece, SystemFile, plan_copy,
+    CopyPlan, FileKind, PlannedFile, PlannedSpace, RegisteredFile, SourceLayout, SpacePiece, SystemFile,
 };
 pub use polite::{Activity, LEAST_PACE, Politeness};
+pub use scan::plan_copy;
+pub use segment::{MEMORY_BYTES, RedoSegment, SegmentBlocks};
 pub use spool::{Spool, SpooledFile, check_room, spool_files};
 pub use throttle::Throttle;
 pub use window::{SinkError, WINDOW_BYTES, Window, WindowSink};

@@ -115,11 +115,6 @@ impl Spooled {
         self.bytes
     }
 
-    /// Its whole content; for files that are small by their making, as redo segments are.
-    pub fn read_all(&self) -> Result<Vec<u8>, CaptureError> {
-        fs::read(&self.path).map_err(CaptureError::io("read spool file", &self.path))
-    }
-
     /// Opens it for reading.
     pub fn open(&self) -> Result<File, CaptureError> {
         File::open(&self.path).map_err(CaptureError::io("open spool file", &self.path))

@@ -57,7 +57,6 @@ impl From<ArchiveError> for Error {
             ArchiveError::WrongKey { .. } | ArchiveError::NotEncrypted { .. } => ErrorKind::WrongKey,
             ArchiveError::BadKey { .. } => ErrorKind::Usage,
             ArchiveError::RedoGap { .. } => ErrorKind::DamagedBackup,
-            ArchiveError::ReadRedo { .. } => ErrorKind::LocalIo,
             ArchiveError::Cancelled | ArchiveError::Object(ObjectError::Cancelled) => return Self::cancelled(),
             ArchiveError::Object(ObjectError::Failed { .. }) => return from_object(error),
             ArchiveError::Consumer(_) => return from_consumer(error),

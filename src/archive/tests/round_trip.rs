@@ -79,8 +79,7 @@ fn threads_share_a_writer() {
             });
         }
         for segment in &sample.segments {
-            let blocks = &mut segment.blocks.as_slice();
-            writer.redo_segment(segment.start, segment.end, segment.spaces.as_ref(), blocks).unwrap();
+            writer.redo_segment(segment.start, segment.end, segment.spaces.as_ref(), &segment.blocks).unwrap();
         }
     });
     let contents = writer.finish(&sample.table).unwrap();
@@ -147,7 +146,7 @@ fn an_index_of_several_objects_is_one() {
         packs.finish().unwrap();
     }
     for segment in &sample.segments {
-        writer.redo_segment(segment.start, segment.end, None, &mut segment.blocks.as_slice()).unwrap();
+        writer.redo_segment(segment.start, segment.end, None, &segment.blocks).unwrap();
     }
     let space = |number: u32| SpaceEntry {
         space: SpaceId(number),
@@ -212,7 +211,7 @@ fn an_increment_needs_no_other_format() {
     packs.partial_frame(&input, &present).unwrap();
     packs.finish().unwrap();
     for segment in &sample.segments {
-        writer.redo_segment(segment.start, segment.end, None, &mut segment.blocks.as_slice()).unwrap();
+        writer.redo_segment(segment.start, segment.end, None, &segment.blocks).unwrap();
     }
     let full = writer.finish(&sample.table).unwrap_err();
     assert!(matches!(full, ArchiveError::Incomplete { .. }), "{full}");

@@ -206,8 +206,7 @@ pub fn write(sample: &Sample, options: &WriterOptions) -> Stored {
     }
     packs.finish().unwrap();
     for segment in &sample.segments {
-        let blocks = &mut segment.blocks.as_slice();
-        writer.redo_segment(segment.start, segment.end, segment.spaces.as_ref(), blocks).unwrap();
+        writer.redo_segment(segment.start, segment.end, segment.spaces.as_ref(), &segment.blocks).unwrap();
     }
     let contents = writer.finish(&sample.table).unwrap();
     assert_eq!(contents.total_bytes, writer.stored_bytes());

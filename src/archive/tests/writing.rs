@@ -1,6 +1,5 @@
 //! What must never become a complete archive.
 
-use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -79,7 +78,7 @@ fn a_gap_in_the_redo_is_refused_at_once_and_for_good() {
     store_all(&archive, &sample).unwrap();
     let [first, second, third] = &sample.segments[..] else { panic!("three segments") };
     let store =
-        |segment: &Segment| archive.redo_segment(segment.start, segment.end, None, &mut segment.blocks.as_slice());
+        |segment: &Segment| archive.redo_segment(segment.start, segment.end, None, &segment.blocks);
     store(first).unwrap();
     let error = store(third).unwrap_err();
     assert!(
@@ -98,13 +97,13 @@ fn redo_that_is_shorter_or_longer_than_its_lsns_is_refused() {
     for blocks in [&segment.blocks[512..], &long, &[]] {
         let archive = writer(memory());
         store_all(&archive, &sample).unwrap();
-        assert!(archive.redo_segment(segment.start, segment.end, None, &mut &*blocks).is_err());
+        assert!(archive.redo_segment(segment.start, segment.end, None, blocks).is_err());
         assert!(matches!(archive.finish(&sample.table), Err(ArchiveError::Incomplete { .. })));
     }
-    for (start, end) in [(8193, 9000), (8192, 8192), (8192, 8000), (8192, 8192 + (64 << 20) + 512)] {
-        let error = writer(memory())
-            .redo_segment(Lsn::new(start), Lsn::new(end), None, &mut io::repeat(1).take(65 << 20))
-            .unwrap_err();
+    for (start, end) in [(8193_i64, 9000), (8192, 8192), (8192, 8000), (8192, 8192 + (64 << 20) + 512)] {
+        let blocks = vec![1; usize::try_from((end - start).max(0)).unwrap().next_multiple_of(512)];
+        let (start, end) = (Lsn::new(start.try_into().unwrap()), Lsn::new(end.try_into().unwrap()));
+        let error = writer(memory()).redo_segment(start, end, None, &blocks).unwrap_err();
         assert!(matches!(error, ArchiveError::BadInput { .. }), "{error}");
     }
 }
@@ -122,8 +121,7 @@ fn a_segment_that_names_very_many_spaces_may_name_any() {
     let archive = ArchiveWriter::new(Arc::new(store.clone()), options.clone()).unwrap();
     store_all(&archive, &sample).unwrap();
     for segment in &sample.segments {
-        let blocks = &mut segment.blocks.as_slice();
-        archive.redo_segment(segment.start, segment.end, segment.spaces.as_ref(), blocks).unwrap();
+        archive.redo_segment(segment.start, segment.end, segment.spaces.as_ref(), &segment.blocks).unwrap();
     }
     let contents = archive.finish(&sample.table).unwrap();
     let manifest = manifest(&sample, &options, contents, &archive).encode(None).unwrap();
@@ -191,8 +189,7 @@ fn a_store_that_fails_anywhere_leaves_nothing_complete() {
             let stored = store_all(&archive, &sample);
             let mut redo = Ok(());
             for segment in &sample.segments {
-                let blocks = &mut segment.blocks.as_slice();
-                redo = redo.and(archive.redo_segment(segment.start, segment.end, None, blocks));
+                redo = redo.and(archive.redo_segment(segment.start, segment.end, None, &segment.blocks));
             }
             let finished = archive.finish(&sample.table);
             if let Err(error) = &stored {

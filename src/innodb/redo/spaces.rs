@@ -19,6 +19,8 @@ use crate::innodb::space::TablespaceKey;
 pub struct SpacesNamed {
     decoder: RedoDecoder,
     spaces: BTreeSet<SpaceId>,
+    /// The one that was named last: mostly it is named again.
+    last: Option<SpaceId>,
 }
 
 /// Bytes that are decoded at a time.
@@ -27,7 +29,7 @@ const STEP: usize = 64 << 10;
 impl SpacesNamed {
     /// Starts at `checkpoint`. An encrypted log needs its key.
     pub fn new(checkpoint: Lsn, key: Option<TablespaceKey>) -> Self {
-        Self { decoder: RedoDecoder::new(checkpoint, key), spaces: BTreeSet::new() }
+        Self { decoder: RedoDecoder::new(checkpoint, key), spaces: BTreeSet::new(), last: None }
     }
 
     /// Takes the key for what is fed from now on: a log may be encrypted from some block on.
@@ -40,7 +42,11 @@ impl SpacesNamed {
         for step in blocks.chunks(STEP) {
             self.decoder.feed(step)?;
             while let Poll::Group(group) = self.decoder.poll()? {
-                self.spaces.extend(group.records().filter_map(|record| record.page).map(|page| page.space));
+                for space in group.records().filter_map(|record| record.page).map(|page| page.space) {
+                    if self.last.replace(space) != Some(space) {
+                        self.spaces.insert(space);
+                    }
+                }
             }
         }
         Ok(())
@@ -48,6 +54,7 @@ impl SpacesNamed {
 
     /// The tablespaces that were named since the last call: to be called where a segment ends.
     pub fn take(&mut self) -> BTreeSet<SpaceId> {
+        self.last = None;
         std::mem::take(&mut self.spaces)
     }
 

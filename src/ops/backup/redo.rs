@@ -1,7 +1,7 @@
 //! The redo of a backup: captured by the follower, stored by an uploader, watched so that it is not lost.
 //!
 //! ```text
-//!   server ─► follower (thread) ─► spool ─► uploader (thread) ─► archive ─► store
+//!   server ─► follower (thread) ─► memory, spool ─► uploader (thread) ─► archive ─► store
 //!                 ▲                  │
 //!                 └── watch (task, once a second): lag for the progress, the consumer's advance,
 //!                     lifts the throttle when redo is in danger, lets go of the consumer before the server stalls
@@ -16,7 +16,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::archive::ArchiveWriter;
-use crate::capture::{Activity, CapturedRedo, FollowOptions, RedoFollower, Spool, Throttle};
+use crate::capture::{Activity, CapturedRedo, FollowOptions, MEMORY_BYTES, RedoFollower, Spool, Throttle};
 use crate::innodb::lsn::Lsn;
 use crate::innodb::redo::SpacesNamed;
 use crate::mysql::{ConnectOptions, RedoConsumer, RedoStatus, Registration, Session};
@@ -83,6 +83,7 @@ impl RedoCapture {
         let follow = FollowOptions {
             redo_dir: source.layout.redo_dir.clone(),
             spool: destination.spool(),
+            memory_bytes: MEMORY_BYTES,
             keyring: source.keyring.clone(),
         };
         let cancel = stop.clone();
@@ -221,12 +222,14 @@ fn upload(follower: &RedoFollower, writer: &ArchiveWriter, stop: &CancellationTo
             std::thread::sleep(SEGMENT_POLL);
             continue;
         };
-        let blocks = segment.blocks.read_all()?;
+        let (start, end) = (segment.start, segment.end);
+        let blocks = segment.into_blocks()?;
         // The follower has the key of every encrypted block that it took.
         names.set_key(follower.key());
-        names.feed(&blocks)?;
-        writer.redo_segment(segment.start, segment.end, Some(&names.take()), &mut blocks.as_slice())?;
-        bytes = bytes.saturating_add(segment.blocks.bytes());
+        names.feed(blocks.bytes())?;
+        writer.redo_segment(start, end, Some(&names.take()), blocks.bytes())?;
+        bytes = bytes.saturating_add(u64::try_from(blocks.bytes().len()).unwrap_or(0));
+        follower.give_back(blocks);
     }
 }
 
