@@ -156,6 +156,11 @@ impl RedoFollower {
         self.shared.state().queue.pop()
     }
 
+    /// Bytes of segments that nobody has taken.
+    pub fn waiting_bytes(&self) -> u64 {
+        self.shared.state().queue.bytes()
+    }
+
     /// Takes the memory of a segment that is stored.
     pub fn give_back(&self, blocks: SegmentBlocks) {
         self.shared.state().queue.give_back(blocks);

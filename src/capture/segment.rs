@@ -120,6 +120,11 @@ impl Queue {
         self.closed.is_empty()
     }
 
+    /// Bytes of all that wait.
+    pub(super) fn bytes(&self) -> u64 {
+        self.closed.iter().map(|segment| segment.end.saturating_since(segment.start)).sum()
+    }
+
     /// Memory for the segment that begins at `start`.
     pub(super) fn begin(&mut self, start: Lsn) -> Filling {
         let memory = self.spare.take().unwrap_or_else(|| vec![0; SEGMENT_BYTES]);

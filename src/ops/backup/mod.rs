@@ -21,6 +21,7 @@ mod layout;
 mod redo;
 mod source;
 mod spaces;
+mod uploader;
 
 use std::sync::Arc;
 use std::time::Instant;

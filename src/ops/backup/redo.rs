@@ -1,4 +1,4 @@
-//! The redo of a backup: captured by the follower, stored by an uploader, watched so that it is not lost.
+//! The redo of a backup: captured by the follower, stored by the uploader, watched so that it is not lost.
 //!
 //! ```text
 //!   server ─► follower (thread) ─► memory, spool ─► uploader (thread) ─► archive ─► store
@@ -10,15 +10,13 @@
 //! advance would stall the server's writers, so it is given up at half of the redo capacity or 80 % of the spool.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::archive::ArchiveWriter;
 use crate::capture::{Activity, CapturedRedo, FollowOptions, MEMORY_BYTES, RedoFollower, Spool, Throttle};
 use crate::innodb::lsn::Lsn;
-use crate::innodb::redo::SpacesNamed;
 use crate::mysql::{ConnectOptions, RedoConsumer, RedoStatus, Registration, Session};
 use crate::ops::blocking;
 use crate::ops::context::Context;
@@ -29,11 +27,10 @@ use crate::ops::progress::Progress;
 use super::destination::{Attempt, Destination};
 use super::guards::Guards;
 use super::source::Source;
+use super::uploader::{UploadFailure, Uploader, upload_failed};
 
 /// How often the watch looks.
 const WATCH_INTERVAL: Duration = Duration::from_millis(500);
-/// How often the uploader asks for a closed segment.
-const SEGMENT_POLL: Duration = Duration::from_millis(20);
 /// How long the redo up to the cut may take to appear: it is flushed already, so only a stalled server takes long.
 const FINISH_PATIENCE: Duration = Duration::from_mins(2);
 
@@ -109,9 +106,15 @@ impl RedoCapture {
         let upload_failure = Arc::new(UploadFailure::default());
         guards.watch(upload_failed(Arc::clone(&upload_failure)));
         let uploader = {
-            let (follower, writer, stop) = (Arc::clone(&follower), attempt.writer(), stop.clone());
+            let uploader = Uploader {
+                follower: Arc::clone(&follower),
+                writer: attempt.writer(),
+                spool_bytes: options.spool_bytes,
+                polite: options.polite,
+                stop: stop.clone(),
+            };
             let failure = Arc::clone(&upload_failure);
-            guards.accompany_blocking(move || failure.note(upload(&follower, &writer, &stop)))
+            guards.accompany_blocking(move || failure.note(uploader.run()))
         };
         Ok(Self { follower, finishing, uploader, upload_failure, watch, stop })
     }
@@ -156,39 +159,6 @@ impl RedoCapture {
     }
 }
 
-/// Why the uploader ended, for whoever asks first: the guard, at once, or the run that waits for it.
-#[derive(Debug, Default)]
-struct UploadFailure {
-    error: Mutex<Option<Error>>,
-    failed: CancellationToken,
-}
-
-impl UploadFailure {
-    fn note(&self, outcome: Result<u64, Error>) -> Option<u64> {
-        match outcome {
-            Ok(bytes) => Some(bytes),
-            Err(error) => {
-                *self.error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-                self.failed.cancel();
-                None
-            }
-        }
-    }
-
-    fn take(&self) -> Option<Error> {
-        self.error.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-}
-
-/// Resolves when redo cannot be stored: a copy that goes on would be for nothing, with the locks held.
-async fn upload_failed(failure: Arc<UploadFailure>) -> Error {
-    failure.failed.cancelled().await;
-    match failure.take() {
-        Some(error) => error,
-        None => std::future::pending().await,
-    }
-}
-
 /// Resolves when the follower ends before it was told to.
 async fn follower_failed(follower: Arc<RedoFollower>, finishing: Arc<AtomicBool>) -> Error {
     loop {
@@ -201,35 +171,6 @@ async fn follower_failed(follower: Arc<RedoFollower>, finishing: Arc<AtomicBool>
         {
             return error.into();
         }
-    }
-}
-
-/// Stores closed segments in order until the follower has ended.
-fn upload(follower: &RedoFollower, writer: &ArchiveWriter, stop: &CancellationToken) -> Result<u64, Error> {
-    // Every record is decoded, so that one of an unknown kind ends the backup and not, one day, its restore.
-    let mut names = SpacesNamed::new(follower.checkpoint(), None);
-    let mut bytes = 0_u64;
-    loop {
-        if stop.is_cancelled() {
-            return Err(Error::cancelled());
-        }
-        // Asked in this order: a segment closed between the two questions is found in the next round.
-        let drained = follower.is_drained();
-        let Some(segment) = follower.take_segment() else {
-            if drained {
-                return Ok(bytes);
-            }
-            std::thread::sleep(SEGMENT_POLL);
-            continue;
-        };
-        let (start, end) = (segment.start, segment.end);
-        let blocks = segment.into_blocks()?;
-        // The follower has the key of every encrypted block that it took.
-        names.set_key(follower.key());
-        names.feed(blocks.bytes())?;
-        writer.redo_segment(start, end, Some(&names.take()), blocks.bytes())?;
-        bytes = bytes.saturating_add(u64::try_from(blocks.bytes().len()).unwrap_or(0));
-        follower.give_back(blocks);
     }
 }
 

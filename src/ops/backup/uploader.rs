@@ -1,0 +1,147 @@
+//! The uploader: stores captured redo, segment by segment, and decodes all of it on the way.
+//!
+//! ```text
+//!   segments ─► every record decoded: one of an unknown kind ends the backup ─► archive ─► store
+//!
+//!   polite, little waits    on a thread that gives way to the server
+//!   polite, much waits      on one of normal priority, until nothing waits any more
+//! ```
+//! Decoding and compressing is nearly all of what the capture costs, and can wait as long as there is room. That it is
+//! never put off until there is none, is this module's business.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::archive::ArchiveWriter;
+use crate::capture::RedoFollower;
+use crate::innodb::redo::SpacesNamed;
+use crate::ops::error::{Error, ErrorKind};
+use crate::util::priority::give_way;
+
+/// How often it asks for a closed segment.
+const SEGMENT_POLL: Duration = Duration::from_millis(20);
+/// The most that waits before the uploader stops to give way; an eighth of a small spool.
+const MUCH_BYTES: u64 = 64 << 20;
+
+/// What it works with.
+pub struct Uploader {
+    /// Where segments come from.
+    pub follower: Arc<RedoFollower>,
+    /// Where they go.
+    pub writer: Arc<ArchiveWriter>,
+    /// Bytes that there is room for in the spool.
+    pub spool_bytes: u64,
+    /// Give way to the server while little waits.
+    pub polite: bool,
+    /// Ends it.
+    pub stop: CancellationToken,
+}
+
+impl Uploader {
+    /// Stores closed segments in order until the follower has ended; returns their bytes.
+    pub fn run(&self) -> Result<u64, Error> {
+        // Every record is decoded, so that one of an unknown kind ends the backup and not, one day, its restore.
+        let mut work = Work { names: SpacesNamed::new(self.follower.checkpoint(), None), bytes: 0 };
+        let mut gives_way = self.polite;
+        loop {
+            // A thread that gave way cannot take that back: each turn has its own.
+            let turn = || {
+                if gives_way {
+                    give_way();
+                }
+                self.turn(&mut work, gives_way)
+            };
+            let ended = std::thread::scope(|scope| scope.spawn(turn).join());
+            match ended.map_err(|_| Error::new(ErrorKind::Failed, "the redo upload panicked"))?? {
+                Turn::Drained => return Ok(work.bytes),
+                Turn::Over => gives_way = !gives_way,
+            }
+        }
+    }
+
+    /// Stores until all is stored, or until it is time to change the priority.
+    fn turn(&self, work: &mut Work, gives_way: bool) -> Result<Turn, Error> {
+        loop {
+            if self.stop.is_cancelled() {
+                return Err(Error::cancelled());
+            }
+            if gives_way && self.waits_much() {
+                return Ok(Turn::Over);
+            }
+            // Asked in this order: a segment closed between the two questions is found in the next round.
+            let drained = self.follower.is_drained();
+            let Some(segment) = self.follower.take_segment() else {
+                if drained {
+                    return Ok(Turn::Drained);
+                }
+                if self.polite && !gives_way {
+                    return Ok(Turn::Over);
+                }
+                std::thread::sleep(SEGMENT_POLL);
+                continue;
+            };
+            let (start, end) = (segment.start, segment.end);
+            let blocks = segment.into_blocks()?;
+            // The follower has the key of every encrypted block that it took.
+            work.names.set_key(self.follower.key());
+            work.names.feed(blocks.bytes())?;
+            self.writer.redo_segment(start, end, Some(&work.names.take()), blocks.bytes())?;
+            work.bytes = work.bytes.saturating_add(u64::try_from(blocks.bytes().len()).unwrap_or(0));
+            self.follower.give_back(blocks);
+        }
+    }
+
+    /// Whether there is more to do than may be put off. Once the capture has ended, somebody waits for all of it.
+    fn waits_much(&self) -> bool {
+        self.follower.has_ended() || self.follower.waiting_bytes() > MUCH_BYTES.min(self.spool_bytes / 8)
+    }
+}
+
+/// What is carried from segment to segment.
+struct Work {
+    names: SpacesNamed,
+    bytes: u64,
+}
+
+/// Why a turn ended.
+enum Turn {
+    Drained,
+    Over,
+}
+
+/// Why the uploader ended, for whoever asks first: the guard, at once, or the run that waits for it.
+#[derive(Debug, Default)]
+pub struct UploadFailure {
+    error: Mutex<Option<Error>>,
+    failed: CancellationToken,
+}
+
+impl UploadFailure {
+    /// Notes a failure; gives the bytes of a success.
+    pub fn note(&self, outcome: Result<u64, Error>) -> Option<u64> {
+        match outcome {
+            Ok(bytes) => Some(bytes),
+            Err(error) => {
+                *self.error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                self.failed.cancel();
+                None
+            }
+        }
+    }
+
+    /// The failure, unless somebody has it already.
+    pub fn take(&self) -> Option<Error> {
+        self.error.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// Resolves when redo cannot be stored: a copy that goes on would be for nothing, with the locks held.
+pub async fn upload_failed(failure: Arc<UploadFailure>) -> Error {
+    failure.failed.cancelled().await;
+    match failure.take() {
+        Some(error) => error,
+        None => std::future::pending().await,
+    }
+}
