@@ -23,7 +23,7 @@ mod settings;
 mod target;
 
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -65,14 +65,16 @@ pub async fn run(ctx: &Context, options: RestoreOptions) -> Result<RestoreReport
     ctx.check()?;
 
     ctx.progress.step("check target");
+    // Read once: what it says must be the same for all who ask.
+    let keyring = options.keyring_file.as_deref().map(read_keyring).transpose()?.map(Arc::new);
     let mut layout = Layout::plan(&table, &Placement::new(&options.datadir, &options.external_files))?;
     if let Some(index) = files::binlog(&table, &layout).map(|binlog| files::index_path(&manifest, binlog)) {
         layout.add_made(index, &options.datadir);
     }
-    let needs = check_target(&options, &manifest, &table, &layout).await?;
+    let needs = check_target(&options, &manifest, &table, &layout, keyring.as_deref()).await?;
     let recovery = match options.recovery {
         Recovery::Server => None,
-        Recovery::Native => Some(scan(ctx, &options, &reader, &manifest, &table).await?),
+        Recovery::Native => Some(scan(ctx, &options, &reader, &manifest, &table, keyring.as_deref().cloned()).await?),
     };
     for space in recovery.iter().flat_map(prepare::Recovery::spaces) {
         layout.grow(space.id(), space.pages);
@@ -90,9 +92,13 @@ pub async fn run(ctx: &Context, options: RestoreOptions) -> Result<RestoreReport
         let (ctx, options, target) = (ctx.clone(), options.clone(), Arc::clone(&target));
         let (reader, manifest, table, layout) =
             (Arc::clone(&reader), Arc::clone(&manifest), Arc::clone(&table), Arc::clone(&layout));
+        let keyring = keyring.clone();
         let work = move || {
-            let source = Source { reader: &reader, manifest: &manifest, table: &table, recovery: recovery.as_ref() };
-            let mut written = fill(&ctx, &options, &target, &source, &layout)?;
+            let mut written = {
+                let (keyring, recovery) = (keyring.as_deref(), recovery.as_ref());
+                let source = Source { reader: &reader, manifest: &manifest, table: &table, keyring, recovery };
+                fill(&ctx, &options, &target, &source, &layout)?
+            };
             written.applied = recovery.as_ref().map(|recovery| applied(recovery, written.recovered));
             // Redo that did not fit into memory would else be written to the disk, too, only to be forgotten.
             drop(recovery);
@@ -122,7 +128,7 @@ pub async fn run(ctx: &Context, options: RestoreOptions) -> Result<RestoreReport
     };
     let structure = if options.check_structure {
         ctx.progress.step("check structure");
-        Some(check_structure(ctx, &options, &manifest, &table, &layout).await?)
+        Some(check_structure(ctx, &options, &manifest, &table, &layout, keyring).await?)
     } else {
         None
     };
@@ -137,21 +143,21 @@ async fn check_structure(
     manifest: &Manifest,
     table: &FileTable,
     layout: &Layout,
+    keyring: Option<Arc<Keyring>>,
 ) -> Result<StructureReport, Error> {
     let mut spaces = Vec::new();
     for entry in &table.spaces {
         let flags = TablespaceFlags::decode(entry.flags).map_err(|error| {
             Error::new(ErrorKind::UnsupportedFormat, format!("space {}: {error}", entry.space)).caused_by(error)
         })?;
-        let files: Vec<PathBuf> = layout.pieces(entry.space).map(std::path::Path::to_path_buf).collect();
+        let files: Vec<PathBuf> = layout.pieces(entry.space).map(Path::to_path_buf).collect();
         let first = files.first().filter(|_| options.mysqld.is_some());
         spaces.push(Restored { space: structure::id_now(entry.space, first.map(PathBuf::as_path))?, flags, files });
     }
-    let keyring = options.keyring_file.as_deref().map(read_keyring).transpose()?;
     // A server that recovered the files has written redo of its own since.
     let end = if options.mysqld.is_some() { Lsn::new(u64::MAX) } else { manifest.lsn.end };
     let (parallel, cancel) = (options.parallel, ctx.cancel.clone());
-    blocking(move || structure::check(&spaces, keyring.as_ref(), end, parallel, &cancel)).await
+    blocking(move || structure::check(&spaces, keyring.as_deref(), end, parallel, &cancel)).await
 }
 
 /// Scans the redo; what native recovery refuses, it refuses here.
@@ -161,14 +167,11 @@ async fn scan(
     reader: &Arc<ArchiveReader>,
     manifest: &Arc<Manifest>,
     table: &Arc<FileTable>,
+    keyring: Option<Keyring>,
 ) -> Result<prepare::Recovery, Error> {
     let (ctx, options) = (ctx.clone(), options.clone());
     let (reader, manifest, table) = (Arc::clone(reader), Arc::clone(manifest), Arc::clone(table));
-    blocking(move || {
-        let keyring = options.keyring_file.as_deref().map(read_keyring).transpose()?;
-        native::scan(&ctx, &options, &reader, &manifest, &table, keyring)
-    })
-    .await
+    blocking(move || native::scan(&ctx, &options, &reader, &manifest, &table, keyring)).await
 }
 
 fn applied(recovery: &prepare::Recovery, tally: Tally) -> AppliedRedo {
@@ -188,6 +191,7 @@ async fn check_target(
     manifest: &Manifest,
     table: &FileTable,
     layout: &Layout,
+    keyring: Option<&Keyring>,
 ) -> Result<Needs, Error> {
     let given_back = if replaces(options) {
         replace::check(&options.datadir)?;
@@ -198,7 +202,7 @@ async fn check_target(
     };
     layout.check_outside_is_free(options.overwrite_incomplete, &options.datadir)?;
     room::check(&options.datadir, given_back, manifest, table, layout)?;
-    check_keyring(options, manifest)?;
+    check_keyring(manifest, options.keyring_file.as_deref().zip(keyring))?;
     let needs = Needs {
         version: manifest.server.version.parse().map_err(|error: crate::innodb::version::BadVersion| {
             Error::new(ErrorKind::DamagedBackup, format!("the manifest's server version: {error}"))
@@ -220,25 +224,24 @@ fn replaces(options: &RestoreOptions) -> bool {
 }
 
 /// A backup with encrypted data is of no use where its master keys are not: refused, naming the keys.
-fn check_keyring(options: &RestoreOptions, manifest: &Manifest) -> Result<(), Error> {
+fn check_keyring(manifest: &Manifest, keyring: Option<(&Path, &Keyring)>) -> Result<(), Error> {
     let needed = &manifest.server.master_keys;
     if needed.is_empty() {
         return Ok(());
     }
     let names = needed.join(", ");
-    let Some(path) = &options.keyring_file else {
+    let Some((path, keyring)) = keyring else {
         let message = format!("the backup holds encrypted data; the target's keyring must have {names}");
         return Err(Error::new(ErrorKind::KeyMissing, message)
             .advise("name the keyring file that the restored server will use with --keyring-file"));
     };
-    let keyring = read_keyring(path)?;
     match needed.iter().find(|name| keyring.key(name).is_none()) {
         None => Ok(()),
         Some(name) => Err(Error::new(ErrorKind::KeyMissing, format!("{} does not hold {name}", path.display()))),
     }
 }
 
-fn read_keyring(path: &std::path::Path) -> Result<Keyring, Error> {
+fn read_keyring(path: &Path) -> Result<Keyring, Error> {
     let bytes = std::fs::read(path).map_err(|error| target::io_error("read", path, error))?;
     Keyring::parse(&bytes).map_err(|error| {
         Error::new(ErrorKind::KeyMissing, format!("{} is no file of component_keyring_file", path.display()))
@@ -271,6 +274,7 @@ struct Source<'a> {
     reader: &'a ArchiveReader,
     manifest: &'a Manifest,
     table: &'a FileTable,
+    keyring: Option<&'a Keyring>,
     /// Its redo, where it is applied here.
     recovery: Option<&'a prepare::Recovery>,
 }
@@ -283,7 +287,7 @@ fn fill(
     source: &Source<'_>,
     layout: &Layout,
 ) -> Result<Written, Error> {
-    let Source { reader, manifest, table, recovery } = *source;
+    let Source { reader, manifest, table, recovery, .. } = *source;
     ctx.progress.step("restore");
     let mut written = Written { files: layout.create_all(target, table)?, ..Written::default() };
     let taken = recovery.map_or(0, |recovery| recovery.plan().memory_bytes());
@@ -296,7 +300,7 @@ fn fill(
     ctx.progress.step("redo");
     let redo = match recovery {
         Some(recovery) => native::write_clean_log(target, layout, recovery, manifest)?,
-        None => write_captured_log(ctx, options, target, source, layout)?,
+        None => write_captured_log(ctx, target, source, layout)?,
     };
     written.bytes.fetched = written.bytes.fetched.saturating_add(redo.fetched);
     written.bytes.written = written.bytes.written.saturating_add(redo.written);
@@ -320,13 +324,11 @@ fn finish(ctx: &Context, target: &Target, layout: &Layout) -> Result<(), Error> 
 /// Writes the log that a server will apply, and makes what it will not make: the end of the system tablespace.
 fn write_captured_log(
     ctx: &Context,
-    options: &RestoreOptions,
     target: &Target,
     source: &Source<'_>,
     layout: &Layout,
 ) -> Result<redo::RedoWritten, Error> {
-    let keyring = options.keyring_file.as_deref().map(read_keyring).transpose()?;
-    let mut growth = redo::system_growth(source.manifest, source.table, keyring.as_ref())?;
+    let mut growth = redo::system_growth(source.manifest, source.table, source.keyring)?;
     let written = redo::write(target, source.reader, source.manifest, &mut growth, &ctx.cancel)?;
     layout.extend(SpaceId::SYSTEM, growth.finish(source.manifest.lsn.end)?)?;
     Ok(written)
