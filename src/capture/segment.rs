@@ -171,3 +171,48 @@ impl RedoSegment {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lsn(block: u8) -> Lsn {
+        Lsn::new(8192 + u64::from(block) * 512)
+    }
+
+    #[test]
+    fn what_has_no_room_in_memory_waits_in_the_spool() {
+        let parent = tempfile::tempdir().unwrap();
+        let spool = Spool::create(parent.path(), 1 << 20, "t").unwrap();
+        let mut queue = Queue::new(MEMORY_BYTES);
+        for number in 0..4 {
+            let mut filling = queue.begin(lsn(number));
+            filling.room(512).fill(number);
+            filling.take(512);
+            let closed = filling.close(lsn(number + 1), queue.has_room(), &spool).unwrap();
+            queue.push(closed);
+        }
+        assert_eq!((spool.used(), queue.bytes()), (1024, 2048));
+        for number in 0..4 {
+            let segment = queue.pop().unwrap();
+            assert_eq!((segment.start, segment.end), (lsn(number), lsn(number + 1)));
+            let blocks = segment.into_blocks().unwrap();
+            assert_eq!(blocks.bytes(), [number; 512]);
+            queue.give_back(blocks);
+        }
+        assert_eq!((spool.used(), queue.bytes()), (0, 0));
+    }
+
+    #[test]
+    fn memory_is_used_again_from_its_start_and_filled_to_its_end() {
+        let mut queue = Queue::new(MEMORY_BYTES);
+        queue.give_back(SegmentBlocks { memory: vec![1; SEGMENT_BYTES], len: SEGMENT_BYTES });
+        let mut filling = queue.begin(lsn(0));
+        assert!(filling.is_empty());
+        filling.take(SEGMENT_BYTES - 512);
+        assert!(!filling.is_full());
+        assert_eq!(filling.room(4096).len(), 512);
+        filling.take(512);
+        assert!(filling.is_full());
+    }
+}
