@@ -1,6 +1,5 @@
 //! Why an archive could not be written or read.
 
-
 use super::object::ObjectError;
 use super::wire::Malformed;
 use crate::innodb::lsn::Lsn;

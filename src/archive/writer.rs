@@ -48,6 +48,8 @@ pub struct WriterOptions {
     pub attempt: AttemptId,
     /// How blocks are compressed.
     pub codec: Codec,
+    /// How those of redo are; each block says for itself.
+    pub redo_codec: Codec,
     /// Bytes of a pack; [`DEFAULT_PACK_BYTES`].
     pub pack_bytes: u64,
     /// Whose keys open it. Empty: not encrypted.
@@ -71,6 +73,7 @@ struct Shared {
     sink: Arc<dyn ObjectSink>,
     owner: Owner,
     codec: Codec,
+    redo_codec: Codec,
     pack_bytes: u64,
     stored: AtomicU64,
     next_pack: AtomicU32,
@@ -183,7 +186,7 @@ impl Lists {
 impl ArchiveWriter {
     /// Begins an archive. Nothing is written yet.
     pub fn new(sink: Arc<dyn ObjectSink>, options: WriterOptions) -> Result<Self, ArchiveError> {
-        let WriterOptions { backup, attempt, codec, pack_bytes, recipients } = options;
+        let WriterOptions { backup, attempt, codec, redo_codec, pack_bytes, recipients } = options;
         let keys = if recipients.is_empty() { None } else { Some(ArchiveKeys::generate()?) };
         let mut wrapped: Vec<WrappedKey> = Vec::new();
         for recipient in &recipients {
@@ -197,6 +200,7 @@ impl ArchiveWriter {
             sink,
             owner: Owner { backup, attempt, keys },
             codec,
+            redo_codec,
             pack_bytes: pack_bytes.min(MAX_PACK_BYTES),
             stored: AtomicU64::new(0),
             next_pack: AtomicU32::new(1),
@@ -301,7 +305,7 @@ impl ArchiveWriter {
         };
         let compressor = match compressor {
             Some(compressor) => compressor,
-            None => compressor.insert(Compressor::new(self.shared.codec)?),
+            None => compressor.insert(Compressor::new(self.shared.redo_codec)?),
         };
         let (first_block, offset) = (pack.blocks(), pack.bytes());
         let mut at = 0_u32;

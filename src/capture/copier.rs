@@ -17,13 +17,13 @@ use std::sync::{Arc, Mutex};
 
 use tokio_util::sync::CancellationToken;
 
+use super::CaptureError;
 use super::ahead::{BUFFERS, Jobs, Reader};
 use super::plan::CopyPlan;
 use super::polite::{DiskProbe, Politeness, govern};
 use super::throttle::Throttle;
 use super::window::{WINDOW_BYTES, WindowSink};
 use super::worker::Worker;
-use super::CaptureError;
 use crate::innodb::ids::SpaceId;
 use crate::innodb::keyring::Keyring;
 use crate::innodb::lsn::Lsn;

@@ -4,8 +4,8 @@ use std::fs;
 use std::os::unix::fs::FileExt as _;
 
 use super::*;
-use crate::innodb::redo::block::empty_block;
 use crate::capture::MEMORY_BYTES;
+use crate::innodb::redo::block::empty_block;
 use crate::innodb::redo::file::{RedoFileHeader, RedoFlags, encode_checkpoint, file_name};
 
 const BLOCKS: u64 = 100;

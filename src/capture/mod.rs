@@ -38,9 +38,7 @@ use crate::innodb::page::PageFault;
 pub use copier::{CopyObserver, CopyOptions, CopySummary, copy_spaces};
 pub use follower::{CapturedRedo, FollowOptions, RedoFollower};
 pub use keys::{redo_master_key, space_master_keys};
-pub use plan::{
-    CopyPlan, FileKind, PlannedFile, PlannedSpace, RegisteredFile, SourceLayout, SpacePiece, SystemFile,
-};
+pub use plan::{CopyPlan, FileKind, PlannedFile, PlannedSpace, RegisteredFile, SourceLayout, SpacePiece, SystemFile};
 pub use polite::{Activity, LEAST_PACE, Politeness};
 pub use scan::plan_copy;
 pub use segment::{MEMORY_BYTES, RedoSegment, SegmentBlocks};

@@ -17,7 +17,7 @@ use super::spool::{Spool, Spooled};
 use crate::innodb::lsn::Lsn;
 
 /// Bytes after which a segment is closed.
-pub(super) const SEGMENT_BYTES: usize = 8 << 20;
+pub(super) const SEGMENT_BYTES: usize = 4 << 20;
 /// Segments that wait in memory, while another is filled and one is stored.
 const WAITING_IN_MEMORY: usize = 2;
 

@@ -51,7 +51,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "BYTES/s", value_parser = rate)]
     throttle: Option<u64>,
     /// Copy only as fast as a busy server does not notice: in the idle class, backing off while it gets less
-    /// done than in moments without the copy; 8 MiB a second at least
+    /// done than in moments without the copy; 8 MiB a second at least. Captured redo is compressed little
     #[arg(long)]
     polite: bool,
     /// When DDL is made to wait: full, for the whole copy; short, for a moment after it (not there yet)

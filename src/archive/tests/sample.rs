@@ -183,6 +183,7 @@ pub fn options(codec: Codec, pack_bytes: u64, recipients: Vec<RecipientKey>) -> 
         backup: "golden-20260314T150926Z-1a2b3c4d".parse().unwrap(),
         attempt: "0123456789abcdef".parse().unwrap(),
         codec,
+        redo_codec: codec,
         pack_bytes,
         recipients,
     }

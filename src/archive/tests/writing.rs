@@ -77,8 +77,7 @@ fn a_gap_in_the_redo_is_refused_at_once_and_for_good() {
     let archive = writer(memory());
     store_all(&archive, &sample).unwrap();
     let [first, second, third] = &sample.segments[..] else { panic!("three segments") };
-    let store =
-        |segment: &Segment| archive.redo_segment(segment.start, segment.end, None, &segment.blocks);
+    let store = |segment: &Segment| archive.redo_segment(segment.start, segment.end, None, &segment.blocks);
     store(first).unwrap();
     let error = store(third).unwrap_err();
     assert!(

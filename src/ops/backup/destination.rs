@@ -13,6 +13,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
+use crate::archive::codec::Codec;
 use crate::archive::id::{AttemptId, BackupId};
 use crate::archive::keys::RecipientKey;
 use crate::archive::writer::{ArchiveWriter, WriterOptions};
@@ -40,7 +41,8 @@ pub struct Destination {
 }
 
 struct WriterTemplate {
-    codec: crate::archive::codec::Codec,
+    codec: Codec,
+    redo_codec: Codec,
 }
 
 impl Destination {
@@ -57,7 +59,10 @@ impl Destination {
         let repository = Repository::open(&options.store).await?;
         let _ = repository.probe().await?;
         let spool = Spool::create(&options.spool_dir, options.spool_bytes, id.as_str())?;
-        let options = WriterTemplate { codec: options.compression };
+        let codec = options.compression;
+        // What redo costs a busy server is time: nearly all of it is compression.
+        let redo_codec = if options.polite { codec.quick() } else { codec };
+        let options = WriterTemplate { codec, redo_codec };
         Ok(Self { repository, id, spool, recipients, options })
     }
 
@@ -85,6 +90,7 @@ impl Destination {
                 backup: self.id.clone(),
                 attempt: attempt.clone(),
                 codec: self.options.codec,
+                redo_codec: self.options.redo_codec,
                 pack_bytes: PACK_BYTES,
                 recipients: self.recipients.clone(),
             },

@@ -248,6 +248,7 @@ mod tests {
             backup: "t-20260314T150926Z-1a2b3c4d".parse().unwrap(),
             attempt: crate::archive::id::AttemptId::generate(),
             codec: crate::archive::codec::Codec::None,
+            redo_codec: crate::archive::codec::Codec::None,
             pack_bytes: 1 << 20,
             recipients: Vec::new(),
         };

@@ -9,8 +9,8 @@
 //! The follower waits for nobody. A registered consumer keeps the server from overwriting redo; one that does not
 //! advance would stall the server's writers, so it is given up at half of the redo capacity or 80 % of the spool.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;

@@ -3,7 +3,7 @@
 //! ```text
 //!   segments ─► every record decoded: one of an unknown kind ends the backup ─► archive ─► store
 //!
-//!   polite, little waits    on a thread that gives way to the server
+//!   polite, little waits    on a thread of the idle class
 //!   polite, much waits      on one of normal priority, until nothing waits any more
 //! ```
 //! Decoding and compressing is nearly all of what the capture costs, and can wait as long as there is room. That it is
@@ -18,12 +18,15 @@ use crate::archive::ArchiveWriter;
 use crate::capture::RedoFollower;
 use crate::innodb::redo::SpacesNamed;
 use crate::ops::error::{Error, ErrorKind};
-use crate::util::priority::give_way;
+use crate::util::priority::{give_way, step_back};
 
 /// How often it asks for a closed segment.
 const SEGMENT_POLL: Duration = Duration::from_millis(20);
 /// The most that waits before the uploader stops to give way; an eighth of a small spool.
 const MUCH_BYTES: u64 = 64 << 20;
+
+/// Room in the spool for all that may pile up while a thread of the idle class gets no time to end one segment.
+const ROOMY_BYTES: u64 = 1 << 30;
 
 /// What it works with.
 pub struct Uploader {
@@ -49,7 +52,8 @@ impl Uploader {
             // A thread that gave way cannot take that back: each turn has its own.
             let turn = || {
                 if gives_way {
-                    give_way();
+                    let lower = if self.spool_bytes >= ROOMY_BYTES { step_back } else { give_way };
+                    lower();
                 }
                 self.turn(&mut work, gives_way)
             };
