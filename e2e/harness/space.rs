@@ -146,7 +146,8 @@ impl Space {
         let api = self.api(kind).await?;
         until(&format!("every {kind} to go"), within, || async {
             let page = api.list_metadata(&ListParams::default().limit(1000)).await?.items;
-            let deletions = page.iter().filter_map(|object| object.metadata.name.clone()).map(|name| {
+            let names: Vec<String> = page.iter().map(kube::ResourceExt::name_any).collect();
+            let deletions = names.into_iter().map(|name| {
                 let api = api.clone();
                 async move {
                     match api.delete(&name, &DeleteParams::default()).await {
