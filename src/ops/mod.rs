@@ -14,6 +14,7 @@ pub mod delete;
 pub mod error;
 pub mod grants;
 pub mod inspect;
+mod keyring;
 pub mod list;
 pub mod options;
 pub mod pin;

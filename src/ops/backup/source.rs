@@ -13,6 +13,7 @@ use crate::innodb::version::{ServerVersion, Support};
 use crate::mysql::{self, GtidSet, LogStatus, Role, ServerInfo, ServerRole, Session};
 use crate::ops::blocking;
 use crate::ops::error::{Error, ErrorKind};
+use crate::ops::keyring;
 use crate::ops::options::{BackupOptions, EncryptedPages, NonTransactional};
 use crate::util::names::printable;
 
@@ -192,7 +193,7 @@ fn look_at_files(
 ) -> Result<(SourceLayout, Option<Arc<Keyring>>), Error> {
     check_same_server(&layout.datadir, uuid)?;
     check_readable(&layout)?;
-    let keyring = keyring_file.map(read_keyring).transpose()?;
+    let keyring = keyring::read_if_named(keyring_file)?.map(Arc::new);
     Ok((layout, keyring))
 }
 
@@ -242,18 +243,6 @@ fn check_readable(layout: &SourceLayout) -> Result<(), Error> {
         }
     }
     Ok(())
-}
-
-/// Reads the file of the server's keyring component.
-fn read_keyring(path: &Path) -> Result<Arc<Keyring>, Error> {
-    let bytes = std::fs::read(path).map_err(|error| {
-        Error::new(ErrorKind::KeyMissing, format!("cannot read {}", path.display())).caused_by(error)
-    })?;
-    let keyring = Keyring::parse(&bytes).map_err(|error| {
-        Error::new(ErrorKind::KeyMissing, format!("{} is no file of component_keyring_file", path.display()))
-            .caused_by(error)
-    })?;
-    Ok(Arc::new(keyring))
 }
 
 #[cfg(test)]

@@ -82,16 +82,6 @@ pub(super) fn format(path: &Path) -> impl FnOnce(FormatError) -> Error {
     }
 }
 
-/// The keyring, if one was named.
-pub(super) fn read_keyring(path: Option<&Path>) -> Result<Option<Keyring>, Error> {
-    let Some(path) = path else { return Ok(None) };
-    let json = zeroize::Zeroizing::new(std::fs::read(path).map_err(local("read", path))?);
-    Keyring::parse(&json).map(Some).map_err(|error| {
-        Error::new(ErrorKind::KeyMissing, format!("{}: {error}", path.display()))
-            .advise("name the data file of component_keyring_file")
-    })
-}
-
 /// The wrapped key of a file, for a report. Nothing secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]

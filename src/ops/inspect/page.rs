@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::file::{EncryptionLine, Opened, Verdict, format, judge, read_keyring};
+use super::file::{EncryptionLine, Opened, Verdict, format, judge};
 use super::space::{Geometry, read_geometry};
 use crate::innodb::FormatError;
 use crate::innodb::cursor::{u16_at, u32_at, u64_at};
@@ -12,6 +12,7 @@ use crate::innodb::ids::{PageNo, PageSize, SpaceId};
 use crate::innodb::lsn::Lsn;
 use crate::innodb::page::{PageScratch, PageType, fil};
 use crate::ops::error::{Error, ErrorKind};
+use crate::ops::keyring;
 
 /// Offsets of the neighbours of a page in its list.
 const PREVIOUS: usize = 8;
@@ -61,7 +62,7 @@ pub(super) fn inspect(
     page_size: Option<PageSize>,
     keyring_file: Option<&Path>,
 ) -> Result<PageInspection, Error> {
-    let keyring = read_keyring(keyring_file)?;
+    let keyring = keyring::read_if_named(keyring_file)?;
     let file = Opened::open(path)?;
     let mut geometry = match page_size {
         None => read_geometry(&file, keyring.as_ref())?,

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::file::{EncryptionLine, Opened, format, local, read_keyring, unwrap};
+use super::file::{EncryptionLine, Opened, format, local, unwrap};
 use crate::innodb::keyring::Keyring;
 use crate::innodb::lsn::{LOG_BLOCK_SIZE, Lsn};
 use crate::innodb::redo::block::{BLOCK_LEN, BlockRead, decode_block};
@@ -14,6 +14,7 @@ use crate::innodb::redo::file::{
 };
 use crate::innodb::space::TablespaceKey;
 use crate::ops::error::{Error, ErrorKind};
+use crate::ops::keyring;
 
 /// The directory that a server keeps its redo files in.
 const REDO_DIR: &str = "#innodb_redo";
@@ -120,7 +121,7 @@ pub(super) fn inspect(
     limit: u32,
     keyring_file: Option<&Path>,
 ) -> Result<RedoInspection, Error> {
-    let keyring = read_keyring(keyring_file)?;
+    let keyring = keyring::read_if_named(keyring_file)?;
     let paths = redo_files(path)?;
     let mut logs = paths.iter().map(|path| Log::read(path, keyring.as_ref())).collect::<Result<Vec<_>, _>>()?;
     logs.sort_by_key(|log| log.line.start);

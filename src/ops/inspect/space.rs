@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::file::{EncryptionLine, Opened, Verdict, format, judge, read_keyring, unwrap};
+use super::file::{EncryptionLine, Opened, Verdict, format, judge, unwrap};
 use crate::innodb::FormatError;
 use crate::innodb::cursor::{u16_at, u32_at, u64_at};
 use crate::innodb::ids::{PageNo, PageSize, SpaceId};
@@ -16,6 +16,7 @@ use crate::innodb::space::header::PREFIX_SIZE;
 use crate::innodb::space::{SpaceHeader, TablespaceFlags, TablespaceKey};
 use crate::ops::context::Context;
 use crate::ops::error::{Error, ErrorKind};
+use crate::ops::keyring;
 
 /// Bytes that are read at once.
 const WINDOW: usize = 4 << 20;
@@ -135,7 +136,7 @@ pub struct FaultLine {
 
 /// Looks at every page.
 pub(super) fn inspect(ctx: &Context, path: &Path, keyring_file: Option<&Path>) -> Result<SpaceInspection, Error> {
-    let keyring = read_keyring(keyring_file)?;
+    let keyring = keyring::read_if_named(keyring_file)?;
     let file = Opened::open(path)?;
     let geometry = read_geometry(&file, keyring.as_ref())?;
     ctx.progress.step("check pages");

@@ -23,7 +23,7 @@ mod settings;
 mod target;
 
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -37,6 +37,7 @@ use crate::innodb::space::TablespaceFlags;
 use crate::ops::blocking;
 use crate::ops::context::Context;
 use crate::ops::error::{Error, ErrorKind};
+use crate::ops::keyring;
 use crate::ops::options::{Recovery, RestoreOptions};
 use crate::ops::report::{
     AppliedRedo, BinlogPosition, LsnRange, RecoveryState, RestoreBytes, RestoreReport, ServerIdentity, StructureReport,
@@ -66,7 +67,7 @@ pub async fn run(ctx: &Context, options: RestoreOptions) -> Result<RestoreReport
 
     ctx.progress.step("check target");
     // Read once: what it says must be the same for all who ask.
-    let keyring = options.keyring_file.as_deref().map(read_keyring).transpose()?.map(Arc::new);
+    let keyring = keyring::read_if_named(options.keyring_file.as_deref())?.map(Arc::new);
     let mut layout = Layout::plan(&table, &Placement::new(&options.datadir, &options.external_files))?;
     if let Some(index) = files::binlog(&table, &layout).map(|binlog| files::index_path(&manifest, binlog)) {
         layout.add_made(index, &options.datadir);
@@ -239,14 +240,6 @@ fn check_keyring(manifest: &Manifest, keyring: Option<(&Path, &Keyring)>) -> Res
         None => Ok(()),
         Some(name) => Err(Error::new(ErrorKind::KeyMissing, format!("{} does not hold {name}", path.display()))),
     }
-}
-
-fn read_keyring(path: &Path) -> Result<Keyring, Error> {
-    let bytes = std::fs::read(path).map_err(|error| target::io_error("read", path, error))?;
-    Keyring::parse(&bytes).map_err(|error| {
-        Error::new(ErrorKind::KeyMissing, format!("{} is no file of component_keyring_file", path.display()))
-            .caused_by(error)
-    })
 }
 
 fn marker(manifest: &Manifest, layout: &Layout) -> Marker {
