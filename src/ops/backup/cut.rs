@@ -19,10 +19,9 @@ use crate::capture::{CopyPlan, PlannedFile, Spool, SpooledFile, check_room, spoo
 use crate::mysql::{BackupLock, LogStatus};
 use crate::ops::blocking;
 use crate::ops::error::{Error, ErrorKind};
-use crate::ops::options::BackupOptions;
 
-use super::destination::Destination;
-use super::files::Selected;
+use super::Parts;
+use super::files::{Selected, read_error};
 use super::redo::RedoCapture;
 use super::source::Source;
 
@@ -49,17 +48,15 @@ pub struct BinlogTail {
 }
 
 /// Takes the cut.
-#[expect(clippy::too_many_arguments, reason = "all that a backup has gathered so far meets here")]
-pub async fn take(
-    options: &BackupOptions,
-    source: &Source,
-    destination: &Destination,
+pub(super) async fn take(
+    parts: &Parts<'_>,
     lock: &BackupLock,
     redo: &RedoCapture,
     plan: &CopyPlan,
     selected: &Selected,
-    stop: &CancellationToken,
 ) -> Result<Cut, Error> {
+    let Parts { options, source, destination, guards, .. } = *parts;
+    let stop = guards.token();
     let locked = plan.has_non_transactional() && !selected.under_lock.is_empty();
     if locked {
         let (files, spool) = (selected.under_lock.clone(), destination.spool());
@@ -131,12 +128,6 @@ fn is_encrypted(file: &File, path: &Path) -> Result<bool, Error> {
     let mut magic = [0; 4];
     file.read_exact_at(&mut magic, 0).map_err(read_error(path))?;
     Ok(magic == ENCRYPTED_MAGIC)
-}
-
-fn read_error(path: &Path) -> impl FnOnce(std::io::Error) -> Error {
-    move |error| {
-        Error::new(ErrorKind::LocalIo, format!("cannot read the binary log {}", path.display())).caused_by(error)
-    }
 }
 
 #[cfg(test)]

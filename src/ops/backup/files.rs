@@ -22,13 +22,11 @@ use crate::archive::{Contents, FILE_UNIT, Location, StreamId};
 use crate::capture::{CopyPlan, FileKind, PlannedFile, PlannedSpace, SpooledFile, WINDOW_BYTES};
 use crate::innodb::page::all_zero;
 use crate::ops::blocking;
-use crate::ops::context::Context;
 use crate::ops::error::{Error, ErrorKind};
 use crate::ops::options::NonTransactional;
 
+use super::Parts;
 use super::cut::Cut;
-use super::destination::Attempt;
-use super::source::Source;
 
 /// The files of a plan, by when they are copied.
 pub struct Selected {
@@ -66,17 +64,15 @@ pub struct StoredSet {
 }
 
 /// Stores all files, then the tables of the archive.
-#[expect(clippy::too_many_arguments, reason = "all that was copied and is not stored yet meets here")]
-pub async fn store(
-    ctx: &Context,
-    attempt: &Attempt,
-    source: &Source,
+pub(super) async fn store(
+    parts: &Parts<'_>,
     plan: &Arc<CopyPlan>,
     selected: Selected,
     dictionary: Vec<SpooledFile>,
     cut: Cut,
-    stop: &CancellationToken,
 ) -> Result<StoredSet, Error> {
+    let Parts { ctx, source, attempt, guards, .. } = *parts;
+    let stop = guards.token();
     let (writer, plan, stop) = (attempt.writer(), Arc::clone(plan), stop.clone());
     let (datadir, buffer_pool) = (source.layout.datadir.clone(), source.buffer_pool_file());
     let progress = Arc::clone(&ctx.progress);
@@ -209,7 +205,8 @@ fn place(relative: Option<&[u8]>, path: &Path) -> Location {
     )
 }
 
-fn read_error(path: &Path) -> impl FnOnce(io::Error) -> Error {
+/// For `map_err`: names the file of the server's that could not be read.
+pub(super) fn read_error(path: &Path) -> impl FnOnce(io::Error) -> Error {
     move |error| Error::new(ErrorKind::LocalIo, format!("cannot read {}", path.display())).caused_by(error)
 }
 

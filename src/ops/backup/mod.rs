@@ -60,7 +60,15 @@ pub async fn run(ctx: &Context, options: BackupOptions) -> Result<BackupReport, 
     let guards = Guards::new(&ctx.cancel);
     let attempt = unless_cancelled(ctx, destination.begin(guards.token())).await?;
     guards.watch(attempt.lease_lost());
-    let copied = copy_instance(ctx, &options, &source, &destination, &attempt, &guards).await;
+    let parts = Parts {
+        ctx,
+        options: &options,
+        source: &source,
+        destination: &destination,
+        attempt: &attempt,
+        guards: &guards,
+    };
+    let copied = copy_instance(&parts).await;
     let outcome = match guards.judge(copied) {
         Ok(copied) => commit::commit(ctx, &options, &source, &attempt, copied, begun).await,
         Err(error) => Err(error),
@@ -80,15 +88,20 @@ pub async fn run(ctx: &Context, options: BackupOptions) -> Result<BackupReport, 
     }
 }
 
+/// What a copy is made of, from its beginning to its end.
+#[derive(Clone, Copy)]
+struct Parts<'a> {
+    ctx: &'a Context,
+    options: &'a BackupOptions,
+    source: &'a Source,
+    destination: &'a Destination,
+    attempt: &'a Attempt,
+    guards: &'a Guards,
+}
+
 /// Copies the instance up to one consistent point; on return no lock is held, and all but the manifest is stored.
-async fn copy_instance(
-    ctx: &Context,
-    options: &BackupOptions,
-    source: &Source,
-    destination: &Destination,
-    attempt: &Attempt,
-    guards: &Guards,
-) -> Result<Copied, Error> {
+async fn copy_instance(parts: &Parts<'_>) -> Result<Copied, Error> {
+    let Parts { ctx, options, source, destination, attempt, guards } = *parts;
     let stop = guards.token();
     let throttle = Arc::new(Throttle::new(options.throttle));
     let activity = Arc::new(Activity::default());
@@ -105,8 +118,7 @@ async fn copy_instance(
 
     // Not before: who waits for a lock takes no redo, and a consumer that takes none would stall the server.
     let consumer = redo::register_consumer(options, ctx).await?;
-    let redo = RedoCapture::start(ctx, options, source, destination, attempt, consumer, (&throttle, &activity), guards)
-        .await?;
+    let redo = RedoCapture::start(parts, consumer, &throttle, &activity).await?;
     let registered = source.registered_files(options).await?;
     let layout = source.layout.clone();
     let plan = Arc::new(blocking(move || Ok(plan_copy(&layout, &registered)?)).await?);
@@ -137,7 +149,7 @@ async fn copy_instance(
     };
 
     ctx.progress.step("cut");
-    let cut = cut::take(options, source, destination, &lock, &redo, &plan, &selected, stop).await?;
+    let cut = cut::take(parts, &lock, &redo, &plan, &selected).await?;
     let captured = redo.finish_at(cut.status.lsn).await?;
     source.check_continuation(&cut.status, &pages)?;
     lock.check_held().await?;
@@ -150,7 +162,7 @@ async fn copy_instance(
     let redo_bytes = redo.upload_rest().await?;
     master_keys.extend(captured.encryption_block.as_deref().map(redo_master_key).transpose()?.flatten());
     let master_keys = master_keys.into_iter().collect();
-    let stored = files::store(ctx, attempt, source, &plan, selected, dictionary, cut, stop).await?;
+    let stored = files::store(parts, &plan, selected, dictionary, cut).await?;
     let backup_lock = times.backup_lock;
     Ok(Copied { pages, captured, redo_bytes, stored, master_keys, backup_lock, global_read_lock, ddl_wait })
 }

@@ -24,9 +24,7 @@ use crate::ops::error::{Error, ErrorKind};
 use crate::ops::options::{BackupOptions, RedoConsumer as ConsumerPolicy};
 use crate::ops::progress::Progress;
 
-use super::destination::{Attempt, Destination};
-use super::guards::Guards;
-use super::source::Source;
+use super::Parts;
 use super::uploader::{UploadFailure, Uploader, upload_failed};
 
 /// How often the watch looks.
@@ -65,17 +63,13 @@ pub struct RedoCapture {
 
 impl RedoCapture {
     /// Starts the follower at the newest checkpoint, and what goes with it.
-    #[expect(clippy::too_many_arguments, reason = "it ties all parts of a run together")]
-    pub async fn start(
-        ctx: &Context,
-        options: &BackupOptions,
-        source: &Source,
-        destination: &Destination,
-        attempt: &Attempt,
+    pub(super) async fn start(
+        parts: &Parts<'_>,
         consumer: Option<RedoConsumer>,
-        (throttle, activity): (&Arc<Throttle>, &Arc<Activity>),
-        guards: &Guards,
+        throttle: &Arc<Throttle>,
+        activity: &Arc<Activity>,
     ) -> Result<Self, Error> {
+        let Parts { ctx, options, source, destination, attempt, guards } = *parts;
         let stop = guards.token().clone();
         let follow = FollowOptions {
             redo_dir: source.layout.redo_dir.clone(),
