@@ -258,9 +258,21 @@ impl Client {
         mode: PutMode,
         patience: &Patience,
     ) -> Result<Version, Failed> {
+        let mut tries = 0_u32;
         let done = persist(self.subject(act, key), patience, || {
+            tries = tries.saturating_add(1);
+            let is_second = tries > 1;
             let options = PutOptions { mode: mode.clone(), ..PutOptions::default() };
-            self.objects().put_opts(key, payload.clone(), options)
+            let payload = payload.clone();
+            async move {
+                // A try whose answer was lost may have worked. Not every store hears a large one out before it says that the
+                // object exists: it breaks the connection, each time anew.
+                if is_second && options.mode == PutMode::Create && self.objects().head(key).await.is_ok() {
+                    let (path, source) = (key.to_string(), "an earlier try has written it, or somebody else".into());
+                    return Err(object_store::Error::AlreadyExists { path, source });
+                }
+                self.objects().put_opts(key, payload, options).await
+            }
         });
         let done = done.await?;
         Ok(match self.parts() {
