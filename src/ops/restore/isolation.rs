@@ -17,9 +17,9 @@ use crate::archive::manifest::Server;
 /// The file's name in the data directory.
 pub const FILE_NAME: &str = "mysqld-auto.cnf";
 
-/// How the owner lifts the isolation; shown in reports.
-pub const HOW_TO_LIFT: &str = "RESET PERSIST skip_replica_start; RESET PERSIST skip_slave_start; \
-                               RESET PERSIST event_scheduler; then restart the server";
+/// How the owner lifts the isolation; shown in reports. The first one takes the variable's old name along.
+pub const HOW_TO_LIFT: &str =
+    "RESET PERSIST skip_replica_start; RESET PERSIST event_scheduler; then restart the server";
 
 /// What must come before `CHANGE REPLICATION SOURCE` where the server that was backed up followed another one: else it
 /// ends with error 1872. Nothing for one that followed nobody.
