@@ -35,9 +35,7 @@ impl Closed {
     fn start() -> Self {
         let s3 = S3Server::start();
         let proxy = Proxy::start(s3.address());
-        proxy.fail(usize::MAX, Fault::Answer(503, "SlowDown"), |request| {
-            request.method == "PUT" && request.path.contains("/data/")
-        });
+        proxy.fail(usize::MAX, Fault::Hold, |request| request.method == "PUT" && request.path.contains("/data/"));
         Self { proxy, s3 }
     }
 
@@ -99,9 +97,8 @@ async fn a_spool_that_fills_up_behind_a_slow_store_frees_the_server_from_waiting
     backup.wait_until_said(GAVE_UP).await;
     assert!(backup.said().contains("the spool is filling up"), "{}", backup.said());
     assert_no_consumer(&server).await;
-    store.open();
-    assert_writers_go_on(&server, writer).await;
     store.finish(backup, &server).await;
+    assert_writers_go_on(&server, writer).await;
 }
 
 /// What the one run below has in its spool.
@@ -139,7 +136,13 @@ async fn a_backup_that_is_far_behind_frees_the_server_from_waiting() {
 async fn a_server_that_cannot_be_watched_any_more_is_freed_from_waiting() {
     let server = small(builder()).await;
     let store = Closed::start();
-    let mut backup = store.backup(&server).spawn();
+    // By way of a link, which can be taken away: then no new session can be made.
+    let link = server.root().join("link");
+    std::os::unix::fs::symlink(server.socket(), &link).unwrap();
+    let plain = ["--store", &store.s3.url("p"), "--user", USER, "--compression", "none", "--redo-consumer", "on"];
+    let cli = store.with(Cli::new("backup")).args(plain).arg("--socket").arg(&link);
+    let cli = cli.arg("--password-file").arg(round::password_file(&server));
+    let mut backup = cli.arg("--spool-dir").arg(server.root().join("spool")).spawn();
     backup.wait_until_said("  copy").await;
     let writer = Writer::start(&server, "UPDATE d.a SET v = v + 1 WHERE id = 1").await;
     let watching = format!(
@@ -157,13 +160,13 @@ async fn a_server_that_cannot_be_watched_any_more_is_freed_from_waiting() {
     assert!(!backup.said().contains(GAVE_UP), "{}", backup.said());
 
     // One that cannot be made anew: nobody would see how near the server is to a stall.
-    server.sql(&format!("ALTER USER {USER}@localhost ACCOUNT LOCK")).await;
+    std::fs::remove_file(&link).unwrap();
     let (second,): (u64,) = server.row(&watching).await;
     server.sql(&format!("KILL {second}")).await;
     backup.wait_until_said(GAVE_UP).await;
     assert!(backup.said().contains("the server's redo log cannot be watched"), "{}", backup.said());
     assert_no_consumer(&server).await;
-    server.sql(&format!("ALTER USER {USER}@localhost ACCOUNT UNLOCK")).await;
+    std::os::unix::fs::symlink(server.socket(), &link).unwrap();
     store.open();
     assert_writers_go_on(&server, writer).await;
     store.finish(backup, &server).await;

@@ -32,6 +32,8 @@ fn lasting(manifest: &Value) -> Value {
     // Between the two backups the server may have written a little redo.
     let bytes = document.remove("bytes").unwrap();
     assert!(bytes["stored"].as_u64().unwrap() > 16 << 20, "too little to be uploaded in parts: {bytes}");
+    let pages = ["copied", "zero"].map(|kind| document["pages"][kind].as_u64().unwrap());
+    document["pages"] = pages.iter().sum::<u64>().into();
     let contents = &document["contents"];
     let counts = ["packCount", "redoPackCount", "objectCount", "frameCount"].map(|name| contents[name].clone());
     assert!(counts.iter().all(|count| count.as_u64().is_some_and(|count| count > 0)), "{contents}");
@@ -41,8 +43,10 @@ fn lasting(manifest: &Value) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upload_that_took_several_tries_is_as_one_that_took_one() {
-    let server = small(Server::builder().log_bin(false)).await;
+    let mut server = small(Server::builder().log_bin(false)).await;
     write_redo(&server, 8 << 20).await;
+    // All pages are in their files then.
+    server.restart().await;
     let s3 = S3Server::start();
     let proxy = Proxy::start(s3.address());
     let keys = scratch();
@@ -73,7 +77,7 @@ async fn an_upload_that_took_several_tries_is_as_one_that_took_one() {
     }
     proxy.heal();
 
-    for same in ["name", "type", "gtidExecuted", "binlog", "server", "pages", "warnings", "destination"] {
+    for same in ["name", "type", "gtidExecuted", "binlog", "server", "warnings", "destination"] {
         assert_eq!(plain[same], retried[same], "{same}");
     }
     let mut manifests = Vec::new();
@@ -82,9 +86,7 @@ async fn an_upload_that_took_several_tries_is_as_one_that_took_one() {
         let show = env(Cli::new("show").args(["--store", &store, id]));
         manifests.push(show.json().await);
         let verify = env(Cli::new("verify").args(["--store", &store, id, "--encryption-key-file", &key]));
-        let verified = verify.json().await;
-        assert_eq!(verified["good"], true, "{verified}");
-        assert_eq!(verified["objects"], manifests.last().unwrap()["contents"]["objectCount"]);
+        assert_eq!(verify.json().await["good"], true);
     }
     assert_eq!(lasting(&manifests[0]), lasting(&manifests[1]));
 }

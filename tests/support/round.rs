@@ -33,9 +33,15 @@ pub fn backup_by(cli: Cli, server: &Server, store: &str) -> Cli {
     backup_with(cli, server, store, &server.root().join("spool"))
 }
 
-fn backup_with(cli: Cli, server: &Server, store: &str, spool: &std::path::Path) -> Cli {
+/// The file with the minimal user's password.
+pub fn password_file(server: &Server) -> std::path::PathBuf {
     let file = server.root().join("backup-password");
     std::fs::write(&file, format!("{PASSWORD}\n")).unwrap();
+    file
+}
+
+fn backup_with(cli: Cli, server: &Server, store: &str, spool: &std::path::Path) -> Cli {
+    let file = password_file(server);
     cli.args(["--store", store, "--user", USER, "--socket"])
         .arg(server.socket())
         .arg("--password-file")
