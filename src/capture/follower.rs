@@ -11,9 +11,10 @@
 //! It never waits for anything but the server: not for the store, not for a lock. (MySQL 9.7; redo-log reference,
 //! sections 5, 6 and 12; hot-backup-protocol reference, trap T1.)
 
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -21,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::CaptureError;
 use super::redo_dir::{Discovered, RedoFile, discover, find_encryption_block, find_file, refuse_disabled};
-use super::segment::{Filling, Queue, RedoSegment, SegmentBlocks};
+use super::segment::{Closed, Filling, Queue, RedoSegment, SegmentBlocks};
 use super::spool::Spool;
 use crate::innodb::FormatError;
 use crate::innodb::keyring::Keyring;
@@ -78,25 +79,38 @@ struct Shared {
     behind: AtomicU64,
     /// Where to end; 0 while that is not known, `HOLD` when it is about to be.
     target: AtomicU64,
+    queue: Mutex<Queue>,
     state: Mutex<State>,
 }
 
 #[derive(Debug)]
 struct State {
     key: Option<TablespaceKey>,
-    queue: Queue,
     outcome: Option<Result<CapturedRedo, CaptureError>>,
     ended: bool,
 }
 
 impl Shared {
     fn new(position: Lsn, memory_bytes: usize) -> Self {
-        let state = State { key: None, queue: Queue::new(memory_bytes), outcome: None, ended: false };
         Self {
             position: AtomicU64::new(position.get()),
             behind: AtomicU64::new(0),
             target: AtomicU64::new(0),
-            state: Mutex::new(state),
+            queue: Mutex::new(Queue::new(memory_bytes)),
+            state: Mutex::new(State { key: None, outcome: None, ended: false }),
+        }
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The queue, unless somebody is at it: that may be a thread of the idle class, which the follower never waits for.
+    fn queue_if_free(&self) -> Option<MutexGuard<'_, Queue>> {
+        match self.queue.try_lock() {
+            Ok(queue) => Some(queue),
+            Err(TryLockError::Poisoned(queue)) => Some(queue.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
         }
     }
 
@@ -153,23 +167,23 @@ impl RedoFollower {
 
     /// The oldest closed segment that nobody has taken.
     pub fn take_segment(&self) -> Option<RedoSegment> {
-        self.shared.state().queue.pop()
+        self.shared.queue().pop()
     }
 
     /// Bytes of segments that nobody has taken.
     pub fn waiting_bytes(&self) -> u64 {
-        self.shared.state().queue.bytes()
+        self.shared.queue().bytes()
     }
 
     /// Takes the memory of a segment that is stored.
     pub fn give_back(&self, blocks: SegmentBlocks) {
-        self.shared.state().queue.give_back(blocks);
+        self.shared.queue().give_back(blocks);
     }
 
     /// True when the follower has ended and every segment was taken.
     pub fn is_drained(&self) -> bool {
-        let state = self.shared.state();
-        state.ended && state.queue.is_empty()
+        // In this order: nothing is added once it has ended.
+        self.has_ended() && self.shared.queue().is_empty()
     }
 
     /// True when the follower has ended, well or not.
@@ -232,6 +246,8 @@ struct Follow {
     /// The next block.
     at: Lsn,
     filling: Option<Filling>,
+    /// Closed, and not in the queue yet.
+    closed: VecDeque<Closed>,
     torn_since: Option<Instant>,
     read_bytes: usize,
     /// Where it last came to the log's end.
@@ -265,6 +281,7 @@ impl Follow {
             at: checkpoint.block_start(),
             file,
             filling: None,
+            closed: VecDeque::new(),
             torn_since: None,
             read_bytes: LEAST_READ_BYTES,
             caught_up: None,
@@ -294,6 +311,7 @@ impl Follow {
                 }
                 Progress::Done(end) => {
                     self.close_segment(end)?;
+                    self.closed.drain(..).for_each(|closed| self.shared.queue().push(closed));
                     return Ok(CapturedRedo {
                         checkpoint: self.checkpoint,
                         end,
@@ -308,13 +326,16 @@ impl Follow {
 
     /// Reads what there is at the present place.
     fn step(&mut self) -> Result<Progress, CaptureError> {
+        self.hand_over();
         let end_of_file = self.file.end_lsn()?;
         if self.at >= end_of_file {
             return self.next_file();
         }
-        let mut filling = match self.filling.take() {
-            Some(filling) => filling,
-            None => self.shared.state().queue.begin(self.at),
+        let mut filling = if let Some(filling) = self.filling.take() {
+            filling
+        } else {
+            let spare = self.shared.queue_if_free().and_then(|mut queue| queue.take_spare());
+            Filling::new(self.at, spare)
         };
         let left = usize::try_from(end_of_file.saturating_since(self.at)).unwrap_or(usize::MAX);
         let target = filling.room(self.read_bytes.min(left));
@@ -397,10 +418,20 @@ impl Follow {
     fn close_segment(&mut self, end: Lsn) -> Result<(), CaptureError> {
         let Some(filling) = self.filling.take().filter(|filling| !filling.is_empty()) else { return Ok(()) };
         // Only others take from the queue meanwhile: what has room now has room then.
-        let has_room = self.shared.state().queue.has_room();
-        let closed = filling.close(end, has_room, &self.options.spool)?;
-        self.shared.state().queue.push(closed);
+        let has_room = self.closed.is_empty() && self.shared.queue_if_free().is_some_and(|queue| queue.has_room());
+        self.closed.push_back(filling.close(end, has_room, &self.options.spool)?);
+        self.hand_over();
         Ok(())
+    }
+
+    /// Puts closed segments into the queue, now or at a later step.
+    fn hand_over(&mut self) {
+        if self.closed.is_empty() {
+            return;
+        }
+        if let Some(mut queue) = self.shared.queue_if_free() {
+            self.closed.drain(..).for_each(|closed| queue.push(closed));
+        }
     }
 
     /// The present file ends here: goes on in the one that holds the next LSN, if it is there already.

@@ -62,6 +62,12 @@ pub(super) struct Filling {
 }
 
 impl Filling {
+    /// The segment that begins at `start`, in memory that came back or else in new.
+    pub(super) fn new(start: Lsn, spare: Option<Vec<u8>>) -> Self {
+        let memory = spare.unwrap_or_else(|| vec![0; SEGMENT_BYTES]);
+        Self { start, blocks: SegmentBlocks { memory, len: 0 } }
+    }
+
     /// Up to `most` bytes behind what was taken: read into them, then [`Self::take`] what is good.
     pub(super) fn room(&mut self, most: usize) -> &mut [u8] {
         let from = self.blocks.len;
@@ -125,10 +131,9 @@ impl Queue {
         self.closed.iter().map(|segment| segment.end.saturating_since(segment.start)).sum()
     }
 
-    /// Memory for the segment that begins at `start`.
-    pub(super) fn begin(&mut self, start: Lsn) -> Filling {
-        let memory = self.spare.take().unwrap_or_else(|| vec![0; SEGMENT_BYTES]);
-        Filling { start, blocks: SegmentBlocks { memory, len: 0 } }
+    /// Memory that came back.
+    pub(super) fn take_spare(&mut self) -> Option<Vec<u8>> {
+        self.spare.take()
     }
 
     /// Whether the next segment may wait in memory.
@@ -145,7 +150,7 @@ impl Queue {
         }
     }
 
-    /// The oldest, with the memory to read it where it is in the spool.
+    /// The oldest.
     pub(super) fn pop(&mut self) -> Option<RedoSegment> {
         self.closed.pop_front()
     }
@@ -186,7 +191,7 @@ mod tests {
         let spool = Spool::create(parent.path(), 1 << 20, "t").unwrap();
         let mut queue = Queue::new(MEMORY_BYTES);
         for number in 0..4 {
-            let mut filling = queue.begin(lsn(number));
+            let mut filling = Filling::new(lsn(number), queue.take_spare());
             filling.room(512).fill(number);
             filling.take(512);
             let closed = filling.close(lsn(number + 1), queue.has_room(), &spool).unwrap();
@@ -207,7 +212,7 @@ mod tests {
     fn memory_is_used_again_from_its_start_and_filled_to_its_end() {
         let mut queue = Queue::new(MEMORY_BYTES);
         queue.give_back(SegmentBlocks { memory: vec![1; SEGMENT_BYTES], len: SEGMENT_BYTES });
-        let mut filling = queue.begin(lsn(0));
+        let mut filling = Filling::new(lsn(0), queue.take_spare());
         assert!(filling.is_empty());
         filling.take(SEGMENT_BYTES - 512);
         assert!(!filling.is_full());
