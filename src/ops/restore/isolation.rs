@@ -4,9 +4,10 @@
 //!   <datadir>/mysqld-auto.cnf   what SET PERSIST writes; the server reads it after its option files
 //!     skip_replica_start = ON   channels copied from the source's tables do not start
 //!     event_scheduler    = OFF  events of the source do not run twice
+//!     group_replication_start_on_boot = OFF   a member of a group does not join it again, whatever its option file says
 //! ```
-//! The layout is that of MySQL 9.7 (file version 2), as written by the server itself. Both lines are lifted with
-//! `RESET PERSIST`, which the restore report says.
+//! The layout is that of MySQL 9.7 (file version 2), as written by the server itself. All lines are lifted with
+//! `RESET PERSIST`, which the restore report says. What the source had persisted itself is in no backup.
 
 use std::path::Path;
 
@@ -18,8 +19,8 @@ use crate::archive::manifest::Server;
 pub const FILE_NAME: &str = "mysqld-auto.cnf";
 
 /// How the owner lifts the isolation; shown in reports. The first one takes the variable's old name along.
-pub const HOW_TO_LIFT: &str =
-    "RESET PERSIST skip_replica_start; RESET PERSIST event_scheduler; then restart the server";
+pub const HOW_TO_LIFT: &str = "RESET PERSIST skip_replica_start; RESET PERSIST event_scheduler; RESET PERSIST group_replication_start_on_boot; \
+     then restart the server";
 
 /// What must come before `CHANGE REPLICATION SOURCE` where the server that was backed up followed another one: else it
 /// ends with error 1872. Nothing for one that followed nobody.
@@ -38,7 +39,11 @@ pub fn content(micros: u64) -> Vec<u8> {
     let on = setting("ON", micros);
     let document = json!({
         "Version": 2,
-        "mysql_static_variables": { "skip_slave_start": on, "skip_replica_start": on },
+        "mysql_static_variables": {
+            "skip_slave_start": on, "skip_replica_start": on,
+            // Where the server's own files have it, too. A server without that plugin warns of a name that it does not know.
+            "group_replication_start_on_boot": setting("OFF", micros),
+        },
         "mysql_dynamic_variables": { "event_scheduler": setting("OFF", micros) },
     });
     document.to_string().into_bytes()
@@ -85,6 +90,7 @@ mod tests {
         let value: serde_json::Value = serde_json::from_slice(&content(7)).unwrap();
         assert_eq!(value["Version"], 2);
         assert_eq!(value["mysql_static_variables"]["skip_replica_start"]["Value"], "ON");
+        assert_eq!(value["mysql_static_variables"]["group_replication_start_on_boot"]["Value"], "OFF");
         assert_eq!(value["mysql_dynamic_variables"]["event_scheduler"]["Value"], "OFF");
         assert_eq!(value["mysql_dynamic_variables"]["event_scheduler"]["Metadata"]["Timestamp"], 7);
     }

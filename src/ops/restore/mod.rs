@@ -347,7 +347,8 @@ fn report(
 ) -> RestoreReport {
     let mut isolation = vec!["a new server_uuid is made at the first start".to_owned()];
     if !options.keep_replication {
-        isolation.push("skip_replica_start=ON and event_scheduler=OFF are set in mysqld-auto.cnf".to_owned());
+        let set = "skip_replica_start=ON, event_scheduler=OFF and group_replication_start_on_boot=OFF";
+        isolation.push(format!("{set} are set in mysqld-auto.cnf"));
         isolation.push(format!("to lift it: {}", isolation::HOW_TO_LIFT));
     }
     isolation.extend(isolation::before_replication(&manifest.server));
