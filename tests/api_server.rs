@@ -11,7 +11,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, ValidationDirective};
-use kube::core::GroupVersionKind;
+use kube::core::{GroupVersion, GroupVersionKind};
 use kube::runtime::wait::{await_condition, conditions::is_crd_established};
 use kube::{Client, ResourceExt};
 use serde::Deserialize;
@@ -44,19 +44,20 @@ impl Cluster {
         namespaces.delete(&self.namespace, &DeleteParams::background()).await.unwrap();
     }
 
+    /// Objects of one of Stillframe's own kinds.
     fn api(&self, kind: &str) -> Api<DynamicObject> {
-        let plural = match kind {
-            "BackupStorage" => "backupstorages".to_owned(),
-            other => format!("{}s", other.to_lowercase()),
-        };
-        let resource =
-            ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(api::GROUP, api::VERSION, kind), &plural);
-        Api::namespaced_with(self.client.clone(), &self.namespace, &resource)
+        self.api_of(&GroupVersionKind::gvk(api::GROUP, api::VERSION, kind))
+    }
+
+    fn api_of(&self, kind: &GroupVersionKind) -> Api<DynamicObject> {
+        let plural = format!("{}s", kind.kind.to_lowercase());
+        Api::namespaced_with(self.client.clone(), &self.namespace, &ApiResource::from_gvk_with_plural(kind, &plural))
     }
 
     /// Applies a document; what the API server says if it refuses.
     async fn apply(&self, document: &Value, dry_run: bool) -> Result<DynamicObject, String> {
         let kind = document["kind"].as_str().unwrap();
+        let version: GroupVersion = document["apiVersion"].as_str().unwrap().parse().unwrap();
         let name = document["metadata"]["name"].as_str().unwrap();
         let params = PatchParams {
             dry_run,
@@ -64,7 +65,8 @@ impl Cluster {
             field_manager: Some(MANAGER.to_owned()),
             field_validation: Some(ValidationDirective::Strict),
         };
-        self.api(kind).patch(name, &params, &Patch::Apply(document)).await.map_err(|error| match error {
+        let api = self.api_of(&version.with_kind(kind));
+        api.patch(name, &params, &Patch::Apply(document)).await.map_err(|error| match error {
             kube::Error::Api(status) => status.message.clone(),
             other => panic!("{kind} {name}: {other}"),
         })
@@ -82,6 +84,7 @@ async fn install_definitions(client: &Client) {
     }
 }
 
+/// Every document below `manifests/examples`, a database's included.
 fn examples() -> Vec<Value> {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/manifests/examples");
     let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -92,12 +95,15 @@ fn examples() -> Vec<Value> {
             let text = std::fs::read_to_string(path).unwrap();
             serde_yaml::Deserializer::from_str(&text).map(|one| Value::deserialize(one).unwrap()).collect::<Vec<_>>()
         })
-        .filter(|document| document["apiVersion"] == "stillframe.dev/v1alpha1")
         .collect()
 }
 
 fn example(name: &str) -> Value {
-    examples().into_iter().find(|document| document["metadata"]["name"] == name).unwrap_or_else(|| panic!("{name}"))
+    let own = |document: &Value| document["apiVersion"] == "stillframe.dev/v1alpha1";
+    examples()
+        .into_iter()
+        .find(|document| own(document) && document["metadata"]["name"] == name)
+        .unwrap_or_else(|| panic!("{name}"))
 }
 
 /// RFC 7386: objects are merged, null removes, all else replaces.

@@ -197,6 +197,17 @@ fn like(pattern: &[char], text: &[u8]) -> bool {
 mod tests {
     use super::*;
 
+    #[test]
+    fn the_documentation_and_the_example_have_the_same_sql() {
+        let sql = grants_sql("stillframe", "%");
+        let page = include_str!("../../docs/grants.md");
+        assert!(page.contains(&sql), "docs/grants.md does not show\n{sql}");
+        let example = include_str!("../../manifests/examples/mysql.yaml");
+        for line in sql.lines().filter(|line| line.starts_with("GRANT")) {
+            assert!(example.contains(line), "manifests/examples/mysql.yaml lacks {line}");
+        }
+    }
+
     fn lacks(lines: &[&str]) -> Vec<String> {
         missing_privileges(lines, "'b'@'%'").into_iter().map(|missing| missing.privilege).collect()
     }
