@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::core::plain_pods::loaded_server;
 use crate::harness::objects::{MINUTES, backup, storage, with};
 use crate::harness::space::text;
-use crate::harness::{Bucket, Mysql, Space, fill, say, scenario};
+use crate::harness::{Bucket, Space, fill, say, scenario};
 
 const ACCOUNT: &str = "cloud-identity";
 

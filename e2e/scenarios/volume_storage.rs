@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::core::plain_pods::loaded_server;
 use crate::harness::objects::{MINUTES, backup, backup_spec, gtids, with};
 use crate::harness::space::{condition_of, text};
-use crate::harness::{MYSQL_IMAGE, Mysql, Space, fill, say, scenario, until};
+use crate::harness::{MYSQL_IMAGE, Space, fill, say, scenario, until};
 
 const CLAIM: &str = "backups";
 
