@@ -166,8 +166,8 @@ async fn a_polite_backup_steps_back_and_comes_to_its_end() {
     backup.wait_until_said("  copy").await;
     let mut seen = Vec::new();
     let deadline = Instant::now() + SOON;
-    // Two readers and two workers; the rest, the redo's follower with it, is as it was.
-    while seen.iter().filter(|class| *class == IDLE).count() != 4 {
+    // Two readers, two workers and the redo's uploader; the rest, the redo's follower with it, is as it was.
+    while seen.iter().filter(|class| *class == IDLE).count() != 5 {
         assert!(backup.is_running() && Instant::now() < deadline, "{seen:?}: {}", backup.said());
         tokio::time::sleep(Duration::from_millis(2)).await;
         seen = classes(backup.pid());
