@@ -70,11 +70,16 @@ async fn assert_no_consumer(server: &Server) {
     assert_eq!(taken, 0, "it is still registered");
 }
 
+/// Writes redo on a server that nothing may stall.
+async fn write(server: &Server, bytes: u64) {
+    let wrote = tokio::time::timeout(SOON * 2, write_redo(server, bytes)).await;
+    assert!(wrote.is_ok(), "the server stands still");
+}
+
 /// The server goes on writing more than its whole redo log, and so do others: a consumer that stands still would stop
 /// them all.
 async fn assert_writers_go_on(server: &Server, writer: Writer) {
-    let wrote = tokio::time::timeout(SOON * 2, write_redo(server, 40 * MIB)).await;
-    assert!(wrote.is_ok(), "the server stands still");
+    write(server, 40 * MIB).await;
     let ended = tokio::time::timeout(SOON, writer.waits()).await;
     assert!(ended.is_ok(), "a commit stands still");
 }
@@ -91,7 +96,7 @@ async fn a_spool_that_fills_up_behind_a_slow_store_frees_the_server_from_waiting
     let spool = server.root().join("spool");
     while spool_bytes(&spool) <= SPOOL / 5 * 4 {
         assert!(backup.is_running() && !backup.said().contains(GAVE_UP), "too early: {}", backup.said());
-        write_redo(&server, MIB / 2).await;
+        write(&server, MIB / 2).await;
         tokio::time::sleep(Duration::from_millis(30)).await;
     }
     backup.wait_until_said(GAVE_UP).await;
@@ -118,7 +123,7 @@ async fn a_backup_that_is_far_behind_frees_the_server_from_waiting() {
     // is behind only for a moment: should nobody look just then, again.
     for _ in 0..20 {
         backup.signal(Signal::STOP);
-        write_redo(&server, 20 * MIB).await;
+        write(&server, 20 * MIB).await;
         backup.signal(Signal::CONT);
         tokio::time::sleep(Duration::from_millis(1500)).await;
         if backup.said().contains(GAVE_UP) {
