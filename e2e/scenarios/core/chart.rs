@@ -73,6 +73,32 @@ fn what_is_off_is_not_there() -> Result<()> {
 }
 
 #[test]
+fn monitoring_is_there_when_it_is_on() -> Result<()> {
+    let on = made(&["metrics.serviceMonitor.enabled=true", "metrics.alerts.enabled=true"])?;
+    let of =
+        |kind: &str| on.split("\n---\n").filter(|text| text.contains(&format!("kind: {kind}\n"))).collect::<Vec<_>>();
+    let (monitors, rules) = (of("ServiceMonitor"), of("PrometheusRule"));
+    ensure!(monitors.len() == 1 && monitors.iter().all(|text| text.contains("port: http, interval: ")), "{monitors:?}");
+    ensure!(rules.len() == 1, "{rules:?}");
+    // Those that the page names are those that are rendered: a test of the metrics compares the two.
+    let page = std::fs::read_to_string(format!("{ROOT}/docs/metrics.md"))?;
+    let mut metrics = 0;
+    for line in rules.iter().flat_map(|text| text.lines()).filter(|line| line.trim_start().starts_with("expr: ")) {
+        let words = line.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
+        for metric in words.filter(|word| word.starts_with("stillframe_")) {
+            ensure!(page.contains(&format!("| `{metric}` |")), "no metric {metric}: {line}");
+            metrics += 1;
+        }
+    }
+    ensure!(metrics >= 5, "the alerts are about {metrics} metrics: {rules:?}");
+    for line in rules.iter().flat_map(|text| text.lines()) {
+        let Some((_, alert)) = line.split_once("- alert: ") else { continue };
+        ensure!(page.contains(&format!("`{alert}`")), "docs/metrics.md does not name the alert {alert}");
+    }
+    Ok(())
+}
+
+#[test]
 fn ephemeral_containers_are_a_right_of_their_own() -> Result<()> {
     let allowed = made(&["allowEphemeralContainers=true"])?;
     let rights: Vec<&str> = allowed.split("\n---\n").filter(|text| text.contains("ephemeralcontainers")).collect();
