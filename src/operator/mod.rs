@@ -39,6 +39,7 @@ use kube::client::ClientBuilder;
 use kube::core::NamespaceResourceScope;
 use kube::runtime::events::{Recorder, Reporter};
 use kube::{Client, Config, Resource};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tower::util::MapRequestLayer;
 
@@ -110,14 +111,34 @@ pub async fn run(options: OperatorOptions, stop: CancellationToken) -> Result<()
     let (metrics, caches) = (Arc::new(Metrics::new()), Arc::new(Caches::default()));
     let client = connect(&metrics).await?;
     let pulse = Arc::new(Pulse::new(clock::now()));
-    serve_pages(&options, &metrics, &pulse, &stop).await?;
+    // Pages end with the turn, however it ends.
+    let serving = stop.child_token();
+    let mut pages = serve_pages(&options, &metrics, &pulse, &serving).await?;
+    let ended = lead(options, client, metrics, caches, &pulse, stop).await;
+    serving.cancel();
+    while let Some(served) = pages.join_next().await {
+        if let Err(error) = served {
+            tracing::error!(%error, "health and metrics were served no more");
+        }
+    }
+    ended
+}
 
+/// Waits for its turn, and runs all controllers while it lasts.
+async fn lead(
+    options: OperatorOptions,
+    client: Client,
+    metrics: Arc<Metrics>,
+    caches: Arc<Caches>,
+    pulse: &Arc<Pulse>,
+    stop: CancellationToken,
+) -> Result<(), OperatorError> {
     let lease_namespace = options.lease_namespace.clone().or_else(|| options.namespace.clone());
     let lease_namespace = lease_namespace.unwrap_or_else(|| client.default_namespace().to_owned());
     let me = identity(clock::now());
     let reporter = Reporter { controller: names::MANAGER.to_owned(), instance: Some(me.clone()) };
     let recorder = Recorder::new(client.clone(), reporter);
-    let mut election = Election::new(&client, &lease_namespace, &options.lease_name, me, &pulse);
+    let mut election = Election::new(&client, &lease_namespace, &options.lease_name, me, pulse);
     if !election.win(&stop).await {
         return Ok(());
     }
@@ -165,17 +186,19 @@ fn identity(now: Timestamp) -> String {
     format!("{host}_{}_{:x}", std::process::id(), now.as_millisecond())
 }
 
+/// The task that serves them: it is dropped with the set.
 async fn serve_pages(
     options: &OperatorOptions,
     metrics: &Arc<Metrics>,
     pulse: &Arc<Pulse>,
     stop: &CancellationToken,
-) -> Result<(), OperatorError> {
-    let Some(address) = options.listen else { return Ok(()) };
+) -> Result<JoinSet<()>, OperatorError> {
+    let mut pages = JoinSet::new();
+    let Some(address) = options.listen else { return Ok(pages) };
     let listener = http::listen(address).await.map_err(|source| OperatorError::Listen { address, source })?;
     let told = Told { metrics: Arc::clone(metrics), pulse: Arc::clone(pulse) };
-    tokio::spawn(http::serve(listener, Arc::new(told), stop.clone()));
-    Ok(())
+    pages.spawn(http::serve(listener, Arc::new(told), stop.clone()));
+    Ok(pages)
 }
 
 struct Told {
