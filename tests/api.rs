@@ -12,7 +12,9 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::core::crd::CustomResourceExt;
 use serde::Deserialize;
 use serde_json::Value;
-use stillframe::api::{self, BackupStorage, CronBackup, MySQLBackup, MySQLRestore, conditions::reasons};
+use stillframe::api::{
+    self, BackupStorage, CronBackup, MySQLBackup, MySQLRestore, conditions::events, conditions::reasons,
+};
 use stillframe::ops::ErrorKind;
 
 fn root() -> PathBuf {
@@ -46,6 +48,58 @@ fn definitions_do_not_drift() {
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
     assert_eq!(there, expected, "crds/ holds the generated definitions and nothing else");
+}
+
+/// What is installed is what the source says: the chart's copies, and those in the manifest for installations without it.
+#[test]
+fn installed_definitions_do_not_drift() {
+    let install = std::fs::read_to_string(root().join("manifests/install.yaml")).unwrap();
+    let installed: Vec<Value> = serde_yaml::Deserializer::from_str(&install)
+        .map(|document| Value::deserialize(document).unwrap())
+        .filter(|document| document["kind"] == "CustomResourceDefinition")
+        .collect();
+    assert_eq!(installed.len(), api::crds().len(), "manifests/install.yaml has other definitions: run helm/generate");
+    for definition in api::crds() {
+        let name = definition.metadata.name.clone().unwrap();
+        let file = format!("{}.yaml", definition.spec.names.plural);
+        let copy = std::fs::read_to_string(root().join("helm/stillframe/files/crds").join(&file)).unwrap_or_default();
+        assert!(copy == api::crd_yaml(&definition).unwrap(), "the chart's copy of {file} is old: run helm/generate");
+        let there = installed.iter().find(|document| document["metadata"]["name"] == name.as_str()).unwrap();
+        let there: CustomResourceDefinition = serde_json::from_value(there.clone()).unwrap();
+        // The chart adds an annotation to each.
+        assert!(there.spec == definition.spec, "manifests/install.yaml has an old {name}: run helm/generate");
+    }
+    let copies = std::fs::read_dir(root().join("helm/stillframe/files/crds")).unwrap().count();
+    assert_eq!(copies, api::crds().len(), "the chart has a definition too many");
+}
+
+/// What `kubectl get` shows, and behind the bar what `-o wide` adds.
+#[test]
+fn kinds_show_their_columns() {
+    let shown: Vec<String> = api::crds()
+        .iter()
+        .map(|definition| {
+            let columns = definition.spec.versions[0].additional_printer_columns.as_deref().unwrap();
+            let of = |wide: bool| -> Vec<&str> {
+                let wanted = columns.iter().filter(|column| (column.priority.unwrap_or(0) > 0) == wide);
+                wanted.map(|column| column.name.as_str()).collect()
+            };
+            format!("{}: {} | {}", definition.spec.names.kind, of(false).join(", "), of(true).join(", "))
+        })
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            "MySQLBackup: Type, Status, Progress, Size, End LSN, Age | GTID, Binlog, Binlog Position, Seconds, Storage",
+            "MySQLRestore: Backup, Status, Ready, Progress, Claims, Age | Size, End LSN, GTID, Seconds",
+            "CronBackup: Schedule, Suspend, Ready, Last Success, Next, Age | Time Zone, Last Backup, Storage",
+            "BackupStorage: Ready, Reason, Destination, Backups, Age | Probed, Deletes",
+        ]
+    );
+    let backup = api::crds().remove(0);
+    let columns = backup.spec.versions[0].additional_printer_columns.clone().unwrap();
+    let status = columns.iter().find(|column| column.name == "Status").unwrap();
+    assert_eq!(status.json_path, ".status.conditions[?(@.type==\"Succeeded\")].reason");
 }
 
 #[test]
@@ -401,4 +455,14 @@ fn no_runbook_names_a_reason_that_is_none() {
         pages += 1;
     }
     assert!(pages > 10, "only {pages} pages");
+}
+
+#[test]
+fn every_event_of_a_backup_is_in_the_tables_of_its_runbook() {
+    let text = std::fs::read_to_string(root().join("docs/runbooks/schedules.md")).unwrap();
+    let rows = text.lines().filter_map(|line| line.strip_prefix("| `Backup")?.split_once("` | "));
+    let told: Vec<String> = rows.map(|(name, _)| format!("Backup{name}")).collect();
+    let found: BTreeSet<&str> = told.iter().map(String::as_str).collect();
+    assert_eq!(found.len(), told.len(), "an event has two lines");
+    assert_eq!(found, events::ALL.iter().copied().collect(), "docs/runbooks/schedules.md and events::ALL differ");
 }

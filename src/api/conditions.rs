@@ -30,6 +30,41 @@ pub mod status {
     pub const UNKNOWN: &str = "Unknown";
 }
 
+/// Reasons of events that are no condition's. One that tells of how a backup fares is `Backup` and the condition's reason.
+pub mod events {
+    /// A schedule created a backup.
+    pub const BACKUP_CREATED: &str = "BackupCreated";
+    /// A schedule created none: it was too late for it.
+    pub const BACKUP_MISSED: &str = "BackupMissed";
+    /// A schedule cancelled a backup for the next one.
+    pub const BACKUP_REPLACED: &str = "BackupReplaced";
+    /// A schedule left one out: its name belongs to somebody else's.
+    pub const BACKUP_NAME_TAKEN: &str = "BackupNameTaken";
+    /// No rule of a schedule's retention keeps a backup.
+    pub const BACKUP_REMOVED: &str = "BackupRemoved";
+    /// The time of a backup has passed, and it stays.
+    pub const BACKUP_KEPT: &str = "BackupKept";
+    /// The time of a backup has passed, and it goes with its data.
+    pub const BACKUP_EXPIRED: &str = "BackupExpired";
+    /// The object goes, its data stays.
+    pub const BACKUP_RETAINED: &str = "BackupRetained";
+    /// The object had to go before its data could be removed.
+    pub const BACKUP_DATA_LEFT_BEHIND: &str = "BackupDataLeftBehind";
+
+    /// All of them: each has a line in `docs/runbooks/schedules.md`.
+    pub const ALL: &[&str] = &[
+        BACKUP_CREATED,
+        BACKUP_MISSED,
+        BACKUP_REPLACED,
+        BACKUP_NAME_TAKEN,
+        BACKUP_REMOVED,
+        BACKUP_KEPT,
+        BACKUP_EXPIRED,
+        BACKUP_RETAINED,
+        BACKUP_DATA_LEFT_BEHIND,
+    ];
+}
+
 /// Reasons that the operator gives. Those of the engine (`ErrorKind`) come on top.
 pub mod reasons {
     /// Seen, nothing done yet.

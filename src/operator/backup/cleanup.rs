@@ -20,6 +20,7 @@ use kube::runtime::controller::Action;
 use kube::runtime::events::EventType;
 
 use crate::api::backup::DeletionPolicy;
+use crate::api::conditions::events;
 use crate::api::storage::AccessMode;
 use crate::archive::manifest::Manifest;
 use crate::operator::error::OperatorError;
@@ -76,7 +77,7 @@ impl Reconciliation<'_> {
         let asked = left_to_do(self.began(), self.status.has_succeeded(), self.asked());
         if left == Left::Nothing && asked == Left::Remove {
             let note = "its data stays in the storage: it is pinned".to_owned();
-            apply::event(self.context, self.backup, EventType::Warning, "BackupRetained", note).await;
+            apply::event(self.context, self.backup, EventType::Warning, events::BACKUP_RETAINED, note).await;
         }
         if left == Left::Remove
             && let Err(why) = self.remove(&gathered).await
@@ -89,7 +90,7 @@ impl Reconciliation<'_> {
             let note = format!("gave up removing {id} from its storage after {} s: {why}", waited.as_secs());
             tracing::error!(id, why, "stored data was left behind");
             self.context.metrics.data_left_behind(&self.who.namespace);
-            apply::event(self.context, self.backup, EventType::Warning, "BackupDataLeftBehind", note).await;
+            apply::event(self.context, self.backup, EventType::Warning, events::BACKUP_DATA_LEFT_BEHIND, note).await;
         }
         apply::finalizer(client, self.backup, false).await?;
         Ok(Action::await_change())
@@ -148,7 +149,7 @@ impl Reconciliation<'_> {
         let Connected { access, id, mode } = self.connect(gathered).await.map_err(|error| error.to_string())??;
         if mode == AccessMode::ReadOnly {
             let note = format!("{id} stays: its BackupStorage is ReadOnly");
-            apply::event(self.context, self.backup, EventType::Normal, "BackupRetained", note).await;
+            apply::event(self.context, self.backup, EventType::Normal, events::BACKUP_RETAINED, note).await;
             return Ok(());
         }
         // A status can be written by whoever may write it; what goes is decided by what the storage itself says.
@@ -165,14 +166,14 @@ impl Reconciliation<'_> {
             }
             Ok(Removal::Retained) => {
                 let note = format!("{id} can no longer be restored, but its storage keeps the objects");
-                apply::event(self.context, self.backup, EventType::Normal, "BackupRetained", note).await;
+                apply::event(self.context, self.backup, EventType::Normal, events::BACKUP_RETAINED, note).await;
                 Ok(())
             }
             Err(error) if tell(&error).kind == ToldKind::NotFound => Ok(()),
             Err(error) if tell(&error).kind == ToldKind::Pinned => {
                 // By another cluster, or by hand: this object's own pin was looked at before.
                 let note = format!("{id} stays in its storage: {error}");
-                apply::event(self.context, self.backup, EventType::Warning, "BackupRetained", note).await;
+                apply::event(self.context, self.backup, EventType::Warning, events::BACKUP_RETAINED, note).await;
                 Ok(())
             }
             Err(error) => Err(explain(&error)),

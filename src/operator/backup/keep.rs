@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 
 use crate::api::backup::DeletionPolicy;
 use crate::api::backup_status::RecordedMarks;
-use crate::api::conditions::{Said, reasons, status, types};
+use crate::api::conditions::{Said, events, reasons, status, types};
 use crate::api::storage::AccessMode;
 use crate::api::{MySQLBackup, MySQLBackupSpec};
 use crate::operator::cron::gather::restores;
@@ -224,7 +224,7 @@ impl Reconciliation<'_> {
         }
         tracing::info!("the backup has expired and is removed");
         let note = "removed: its spec.expirationTime has passed".to_owned();
-        apply::event(self.context, self.backup, EventType::Normal, "BackupExpired", note).await;
+        apply::event(self.context, self.backup, EventType::Normal, events::BACKUP_EXPIRED, note).await;
         Ok(Next::ComesAgain)
     }
 
@@ -234,7 +234,7 @@ impl Reconciliation<'_> {
         let before = find(&self.status.conditions);
         self.status.set_aside(types::EXPIRED, Some(&said), self.at);
         if before.as_deref() != Some(reason) {
-            apply::event(self.context, self.backup, EventType::Normal, "BackupKept", message.to_owned()).await;
+            apply::event(self.context, self.backup, EventType::Normal, events::BACKUP_KEPT, message.to_owned()).await;
         }
     }
 

@@ -29,7 +29,7 @@ use kube::runtime::watcher;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::backup::DeletionPolicy;
-use crate::api::conditions::reasons;
+use crate::api::conditions::{events, reasons};
 use crate::api::{CronBackup, Moment, MySQLBackup};
 use crate::util::clock;
 
@@ -120,12 +120,12 @@ impl Look<'_> {
             tracing::info!(backup = name, cancelled, "a backup was deleted");
             if cancelled {
                 let note = format!("cancelled {name}, which was still under way when the next backup was due");
-                self.tell((EventType::Warning, "BackupReplaced"), backup, note).await;
+                self.tell((EventType::Warning, events::BACKUP_REPLACED), backup, note).await;
             }
         }
         if let Some(missed) = decision.missed {
             let note = format!("the backup of {missed} was not taken within spec.startingDeadlineSeconds");
-            self.tell((EventType::Warning, "BackupMissed"), &build::backup(self.cron, missed), note).await;
+            self.tell((EventType::Warning, events::BACKUP_MISSED), &build::backup(self.cron, missed), note).await;
         }
         let Some(due) = decision.create else { return Ok(Ok(())) };
         let backup = build::backup(self.cron, due);
@@ -133,12 +133,13 @@ impl Look<'_> {
         match apply::create(self.context, self.cron, &backup).await {
             Ok(Created::Now) => {
                 tracing::info!(backup = name, %due, "a backup was created");
-                self.tell((EventType::Normal, "BackupCreated"), &backup, format!("created {name} for {due}")).await;
+                self.tell((EventType::Normal, events::BACKUP_CREATED), &backup, format!("created {name} for {due}"))
+                    .await;
             }
             Ok(Created::Before) => {}
             Ok(Created::NameTaken) => {
                 let note = format!("the backup of {due} is left out: another MySQLBackup has the name {name}");
-                self.tell((EventType::Warning, "BackupNameTaken"), &backup, note).await;
+                self.tell((EventType::Warning, events::BACKUP_NAME_TAKEN), &backup, note).await;
             }
             Err(error) => {
                 let Some(said) = error.refusal() else { return Err(error) };
@@ -168,7 +169,7 @@ impl Look<'_> {
                 let data = if with_data { "with its data" } else { "its data stays in the storage" };
                 tracing::info!(backup = name, with_data, "retention removes a backup");
                 self.tell(
-                    (EventType::Normal, "BackupRemoved"),
+                    (EventType::Normal, events::BACKUP_REMOVED),
                     backup,
                     format!("removed {name}, which no rule keeps; {data}"),
                 )
