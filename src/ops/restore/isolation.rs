@@ -22,8 +22,8 @@ pub const FILE_NAME: &str = "mysqld-auto.cnf";
 pub const HOW_TO_LIFT: &str = "RESET PERSIST skip_replica_start; RESET PERSIST event_scheduler; RESET PERSIST group_replication_start_on_boot; \
      then restart the server";
 
-/// What must come before `CHANGE REPLICATION SOURCE` where the server that was backed up followed another one: else it
-/// ends with error 1872. Nothing for one that followed nobody.
+/// What must come before `CHANGE REPLICATION SOURCE` where the server that was backed up followed another one: else it may
+/// end with error 1872, for want of the relay logs that the tables name. Nothing for one that followed nobody.
 pub fn before_replication(source: &Server) -> Option<String> {
     let reason = match (source.channels.is_empty(), source.role) {
         (false, _) => "the server that was backed up followed another one, whose relay logs are in no backup",
