@@ -103,7 +103,7 @@ impl RedoCapture {
             let uploader = Uploader {
                 follower: Arc::clone(&follower),
                 writer: attempt.writer(),
-                spool_bytes: options.spool_bytes,
+                spool_bytes: destination.spool().limit(),
                 polite: options.polite,
                 stop: stop.clone(),
             };
