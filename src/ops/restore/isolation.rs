@@ -19,8 +19,8 @@ use crate::archive::manifest::Server;
 pub const FILE_NAME: &str = "mysqld-auto.cnf";
 
 /// How the owner lifts the isolation; shown in reports. The first one takes the variable's old name along.
-pub const HOW_TO_LIFT: &str = "RESET PERSIST skip_replica_start; RESET PERSIST event_scheduler; RESET PERSIST group_replication_start_on_boot; \
-     then restart the server";
+pub const HOW_TO_LIFT: &str = "RESET PERSIST skip_replica_start; RESET PERSIST event_scheduler; \
+     RESET PERSIST group_replication_start_on_boot; then restart the server";
 
 /// What must come before `CHANGE REPLICATION SOURCE` where the server that was backed up followed another one: else it may
 /// end with error 1872, for want of the relay logs that the tables name. Nothing for one that followed nobody.

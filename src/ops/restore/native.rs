@@ -247,6 +247,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn redo_gets_the_memory_that_pages_leave() {
+        let plan = |given, threads| plan_memory(given, NonZeroUsize::new(threads).unwrap());
+        assert_eq!(plan(512 << 20, 2), (512 << 20) - 2 * THREAD_BYTES);
+        assert_eq!(plan(120 << 20, 16), 40 << 20, "a third, where the threads would take all");
+        assert_eq!(plan(1, 16), LEAST_PLAN);
+        assert_eq!(plan(u64::MAX, 1), u64::MAX - THREAD_BYTES);
+    }
+
+    #[test]
     fn logs_have_numbers_of_their_own() {
         let (one, other) = (new_log_uuid(), new_log_uuid());
         assert!(one != other && one > 1 && other > 1);
