@@ -5,8 +5,7 @@
 mod support;
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use stillframe::innodb::ids::SpaceId;
@@ -14,6 +13,7 @@ use stillframe::mysql::{
     BackupLock, ConnectOptions, DdlWatch, Endpoint, GtidSet, LogStatus, MysqlError, RedoConsumer, RedoStatus,
     Registration, ServerInfo, Session, SslMode, grants_sql, preflight, registered_files,
 };
+use support::certificate::self_signed;
 use support::server::Server;
 use support::wait::{FREED, SOON, within};
 use tokio::io::AsyncWriteExt;
@@ -171,26 +171,10 @@ async fn tls_as_asked() {
     Session::connect(&with_cert).await.unwrap();
 }
 
-/// A certificate for one host name, signed by itself, and its key.
-fn certificate(folder: &Path, name: &str) -> (PathBuf, PathBuf) {
-    let (certificate, key) = (folder.join(format!("{name}.pem")), folder.join(format!("{name}.key")));
-    let made = Command::new("openssl")
-        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=anything"])
-        .args(["-addext", &format!("subjectAltName=DNS:{name}"), "-addext", "basicConstraints=critical,CA:false"])
-        .arg("-keyout")
-        .arg(&key)
-        .arg("-out")
-        .arg(&certificate)
-        .output()
-        .unwrap();
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    (certificate, key)
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn the_name_of_a_server_that_is_reached_by_another() {
     let folder = tempfile::tempdir().unwrap();
-    let (ours, key) = certificate(folder.path(), "db.example.org");
+    let (ours, key) = self_signed(folder.path(), "ours", "DNS:db.example.org");
     let builder = Server::builder().option("ssl-cert", ours.display()).option("ssl-key", key.display());
     let server = builder.start().await;
     make_backup_user(&server).await;
@@ -209,7 +193,7 @@ async fn the_name_of_a_server_that_is_reached_by_another() {
         assert!(cause.contains("not valid for"), "{other:?}: {cause}");
     }
     // The name alone is not enough: whose certificate it is counts, too.
-    let (strangers, _) = certificate(folder.path(), "db.example.com");
+    let (strangers, _) = self_signed(folder.path(), "strangers", "DNS:db.example.com");
     let mut options = named(Some("db.example.org"));
     options.ssl.ca = Some(strangers);
     Session::connect(&options).await.unwrap_err();

@@ -5,6 +5,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "what fails, fails the test")]
 
 mod support {
+    #[path = "../support/certificate.rs"]
+    pub mod certificate;
     #[path = "../support/proxy.rs"]
     pub mod proxy;
     #[path = "../support/s3.rs"]

@@ -114,8 +114,7 @@ async fn a_slow_store_does_not_hold_the_locks() {
     let s3 = S3Server::start();
     let proxy = Proxy::start(s3.address());
     let url = s3.url("slow");
-    let cli =
-        |cli: Cli| s3::environment(&proxy.endpoint()).into_iter().fold(cli, |cli, (name, value)| cli.env(&name, value));
+    let cli = |cli: Cli| cli.envs(&s3::environment(&proxy.endpoint()));
     // No pack and no table arrives; whatever is small and ours (lease, probe) does.
     let of_the_data = |request: &Request| {
         request.is_part() || request.is_complete() || (request.method == "PUT" && request.path.contains("/data/"))

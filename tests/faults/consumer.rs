@@ -44,7 +44,7 @@ impl Closed {
     }
 
     fn with(&self, cli: Cli) -> Cli {
-        s3::environment(&self.proxy.endpoint()).into_iter().fold(cli, |cli, (name, value)| cli.env(&name, value))
+        cli.envs(&s3::environment(&self.proxy.endpoint()))
     }
 
     fn backup(&self, server: &Server) -> Cli {

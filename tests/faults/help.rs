@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -31,6 +32,15 @@ pub async fn small(builder: Builder) -> Server {
         .await;
     round::minimal_user(&server).await;
     server
+}
+
+/// A program `path` of this text.
+pub fn program(path: &Path, text: &str) {
+    let source = path.with_extension("text");
+    std::fs::write(&source, text).unwrap();
+    // By way of another process: one that is open for writing in a forked child cannot be started.
+    let done = Command::new("install").args(["-m", "755"]).arg(&source).arg(path).status().unwrap();
+    assert!(done.success());
 }
 
 /// Makes the server write at least so many bytes of redo.

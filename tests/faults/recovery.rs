@@ -1,11 +1,10 @@
 //! Restores that a given server is to finish, and does not.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use stillframe::ops::error::ErrorKind;
 
-use crate::help::small;
+use crate::help::{program, small};
 use crate::support::cli::Cli;
 use crate::support::round;
 use crate::support::server::{Server, scratch};
@@ -36,10 +35,7 @@ done
 echo '[ERROR] [MY-012345] [InnoDB] the disk is made of cheese' >> "$log"
 exit 1
 "#;
-    std::fs::write(folder.join("text"), text).unwrap();
-    // By way of another process: one that is open for writing in a forked child cannot be started.
-    let done = Command::new("install").args(["-m", "755"]).arg(folder.join("text")).arg(&path).status().unwrap();
-    assert!(done.success());
+    program(&path, text);
     path
 }
 

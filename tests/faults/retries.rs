@@ -51,8 +51,7 @@ async fn an_upload_that_took_several_tries_is_as_one_that_took_one() {
     let proxy = Proxy::start(s3.address());
     let keys = scratch();
     let key = key_file(keys.path(), "key", 1);
-    let env =
-        |cli: Cli| s3::environment(&proxy.endpoint()).into_iter().fold(cli, |cli, (name, value)| cli.env(&name, value));
+    let env = |cli: Cli| cli.envs(&s3::environment(&proxy.endpoint()));
     let store = s3.url("p");
     let backup = || {
         let options = ["--compression", "none", "--parallel", "1", "--encryption-key-file", &key];

@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use stillframe::ops::error::ErrorKind;
 
-use crate::help::{Stored, key_file, listing, small};
+use crate::help::{Stored, key_file, listing, program, small};
 use crate::support::cli::Cli;
 use crate::support::round;
 use crate::support::server::{Server, scratch};
@@ -37,10 +37,7 @@ fn fake_mysqld(folder: &Path, name: &str, version: &str, variables: &str) -> Pat
         "#!/bin/sh\ncase \"$*\" in *--version*) echo '{name}  Ver {version} for Linux on x86_64 (fake)';; \
          *) printf '%b' '{variables}';; esac\n"
     );
-    std::fs::write(folder.join("text"), text).unwrap();
-    // By way of another process: one that is open for writing in a forked child cannot be started.
-    let done = Command::new("install").args(["-m", "755"]).arg(folder.join("text")).arg(&path).status().unwrap();
-    assert!(done.success());
+    program(&path, &text);
     path
 }
 

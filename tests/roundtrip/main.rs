@@ -74,14 +74,14 @@ impl Trip {
 
         let earliest = Instant::now();
         let backup = round::backup(&source, store).args(&self.backup).args(["--name", "trip"]);
-        let (report, peak) = with_env(with_keyring(backup, &source), env).json_and_memory().await;
+        let (report, peak) = with_keyring(backup, &source).envs(env).json_and_memory().await;
         assert!(peak < MEMORY, "the backup took {peak} bytes of memory");
         let latest = Instant::now();
         running.wait_for(40).await;
         let stats = running.stop().await;
 
         let verify = Cli::new("verify").args(["--store", store, "trip"]).args(&self.verify);
-        let verified = with_env(verify, env).json().await;
+        let verified = verify.envs(env).json().await;
         assert_eq!(verified["good"], true, "{verified}");
         assert!(verified["pages"]["checked"].as_u64().unwrap() > 100, "{verified}");
 
@@ -90,7 +90,7 @@ impl Trip {
         let restore =
             Cli::restore(store, "trip", &datadir).args(["--external-files", "inside", "--check"]).args(&self.restore);
         let restore = self.recovery.of(with_keyring(restore, &source), &source);
-        let restored = with_env(restore, env).json().await;
+        let restored = restore.envs(env).json().await;
         self.recovery.assert_done(&restored);
         assert_eq!(restored["gtidExecuted"], report["gtidExecuted"]);
         assert_eq!(restored["structure"]["problemCount"], 0, "{restored}");
@@ -114,10 +114,6 @@ impl Trip {
         source.stop().await;
         report
     }
-}
-
-fn with_env(cli: Cli, env: &[(String, String)]) -> Cli {
-    env.iter().fold(cli, |cli, (name, value)| cli.env(name, value))
 }
 
 fn with_keyring(cli: Cli, source: &Server) -> Cli {

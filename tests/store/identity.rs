@@ -4,8 +4,6 @@
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::{Arc, Mutex};
 
 use rustls::pki_types::pem::PemObject;
@@ -14,6 +12,7 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use stillframe::store::{Repository, StoreError, StoreSettings};
 
 use crate::help::{begin, id, manifest, quick};
+use crate::support::certificate::self_signed;
 use crate::support::s3::S3Server;
 
 const TOKEN: &str = "header.payload.signature";
@@ -98,24 +97,10 @@ async fn works(server: &S3Server, settings: StoreSettings) -> Result<(), StoreEr
     Ok(())
 }
 
-/// A certificate for this machine, in a file, with its key.
-fn certificate(folder: &Path) -> (PathBuf, PathBuf) {
-    let (certificate, key) = (folder.join("cert.pem"), folder.join("key.pem"));
-    let made = Command::new("openssl")
-        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1"])
-        .args(["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"])
-        .args(["-addext", "basicConstraints=critical,CA:FALSE"])
-        .args([Path::new("-keyout"), &key, Path::new("-out"), &certificate])
-        .output()
-        .unwrap();
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    (certificate, key)
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_web_identity_token_is_exchanged_for_keys() {
     let folder = tempfile::tempdir().unwrap();
-    let (certificate, key) = certificate(folder.path());
+    let (certificate, key) = self_signed(folder.path(), "exchange", "IP:127.0.0.1");
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let chain = vec![CertificateDer::from_pem_file(&certificate).unwrap()];
     let config = ServerConfig::builder()

@@ -1,13 +1,12 @@
 //! What is found out before anything is stored: wrong addresses, wrong keys, wrong stores. Not with the patience of
 //! the work itself, which is minutes.
 
-use std::path::Path;
-use std::process::Command;
 use std::time::Instant;
 
 use stillframe::store::{Repository, StoreError, StoreSettings};
 
 use crate::help::{begin, directory, files_below, id, open, quick};
+use crate::support::certificate::self_signed;
 use crate::support::proxy::{Fault, Proxy};
 use crate::support::s3::{S3Server, environment, free_address};
 
@@ -71,15 +70,7 @@ async fn wrong_credentials_and_buckets_are_said() {
 #[tokio::test(flavor = "multi_thread")]
 async fn only_a_trusted_certificate_is_taken() {
     let folder = tempfile::tempdir().unwrap();
-    let (certificate, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
-    let made = Command::new("openssl")
-        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"])
-        .args(["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"])
-        .args(["-addext", "basicConstraints=critical,CA:FALSE"])
-        .args([Path::new("-keyout"), &key, Path::new("-out"), &certificate])
-        .output()
-        .unwrap();
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let (certificate, key) = self_signed(folder.path(), "store", "IP:127.0.0.1");
     let server = S3Server::start_tls(&certificate, &key);
     let (error, text) = refused(&server.url("p"), server.environment()).await;
     assert!(matches!(error, StoreError::Failed { .. }) && text.contains("certificate"), "{text}");

@@ -103,6 +103,12 @@ impl Cli {
         self
     }
 
+    /// Sets several.
+    pub fn envs(mut self, variables: &[(String, String)]) -> Self {
+        self.command.envs(variables.iter().map(|(name, value)| (name, value)));
+        self
+    }
+
     /// Takes the right to read and write all files from it, which root has by nature: permissions count again.
     pub fn without_capabilities(mut self) -> Self {
         if !rustix::process::geteuid().is_root() {

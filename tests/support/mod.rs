@@ -19,6 +19,7 @@
     reason = "it is part of tests: what fails, fails them"
 )]
 
+pub mod certificate;
 pub mod cli;
 pub mod proxy;
 pub mod replica;
