@@ -10,6 +10,9 @@
 
 mod support;
 
+#[path = "structure/planted.rs"]
+mod planted;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -19,6 +22,7 @@ use stillframe::innodb::ids::PageNo;
 use stillframe::innodb::lsn::Lsn;
 use stillframe::innodb::page::{PageType, compress};
 use stillframe::innodb::space::SpaceHeader;
+use stillframe::ops::error::ErrorKind;
 use support::cli::Cli;
 use support::round;
 use support::server::{Server, scratch};
@@ -124,8 +128,32 @@ async fn files(page_size: u32) -> (Server, BTreeMap<String, File>) {
     (server, files)
 }
 
+/// Seeds for fuzzing the check: the smallest file of each kind of tablespace, as far as anything is in it; what they look
+/// like is told in `innodb/fuzzing.rs`. `STILLFRAME_WRITE_SEEDS=fuzz/corpus cargo test --test structure 4k` writes them.
+fn write_seeds(files: &BTreeMap<String, File>) {
+    let Some(corpus) = std::env::var_os("STILLFRAME_WRITE_SEEDS") else { return };
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join(corpus).join("check");
+    std::fs::create_dir_all(&corpus).unwrap();
+    let mut smallest: BTreeMap<(u32, bool), (usize, &File)> = BTreeMap::new();
+    for file in files.values() {
+        let used = file.bytes.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1);
+        let key = (file.header.flags.raw(), !pages_of(file, PageType::LobFirst).is_empty());
+        let least = smallest.entry(key).or_insert((used, file));
+        if used < least.0 {
+            *least = (used, file);
+        }
+    }
+    for ((flags, lobs), (used, file)) in smallest.into_iter().filter(|(_, (used, _))| *used < 160 << 10) {
+        let bytes = [&file.header.space.0.to_be_bytes()[..], &flags.to_be_bytes(), &file.bytes[..used]].concat();
+        std::fs::write(corpus.join(format!("seed-{flags:x}{}", if lobs { "-lobs" } else { "" })), bytes).unwrap();
+    }
+}
+
 async fn assert_silent(page_size: u32) {
     let (_server, files) = files(page_size).await;
+    if page_size == 4096 {
+        write_seeds(&files);
+    }
     let (mut sum, mut wrong) = (Checked::default(), Vec::new());
     for (name, file) in &files {
         let (checked, findings) = file.check();
@@ -223,17 +251,18 @@ fn u32_of(page: &[u8], at: usize) -> u32 {
     u32::from_be_bytes(page[at..at + 4].try_into().unwrap())
 }
 
+/// A leaf with neighbours on both sides, and rows of which none was ever freed.
+fn busy_leaf(file: &File) -> usize {
+    let is_one = |leaf: &usize| {
+        let page = file.page(*leaf);
+        u32_of(page, 8) != u32::MAX && u32_of(page, 12) != u32::MAX && u16_of(page, 54) > 2 && u16_of(page, 44) == 0
+    };
+    index_pages(file, 0).into_iter().find(is_one).unwrap()
+}
+
 /// Damage to a table's file: what it is called, and the file with it.
 fn damaged(bulk: &File) -> Vec<(&'static str, File)> {
-    let leaves = index_pages(bulk, 0);
-    // One with neighbours on both sides, and rows.
-    let leaf = *leaves
-        .iter()
-        .find(|leaf| {
-            let page = bulk.page(**leaf);
-            u32_of(page, 8) != u32::MAX && u32_of(page, 12) != u32::MAX && u16_of(page, 54) > 2 && u16_of(page, 44) == 0
-        })
-        .unwrap();
+    let (leaves, leaf) = (index_pages(bulk, 0), busy_leaf(bulk));
     let page = bulk.page(leaf).to_vec();
     let root = *index_pages(bulk, 1).first().unwrap();
     let first_row = 99 + usize::from(u16_of(&page, 97));
@@ -357,15 +386,43 @@ async fn damage_is_found() {
     let log = u32_of(undo.page(segment), 72 + slot * 4) as usize;
     cases.push(("pages of an undo log", undo.with(log, 73, &[99])));
     cases.push(("state of an undo log", undo.with(log, 56, &[0, 0])));
-    let mut missed = Vec::new();
+    cases.extend(planted::of_table(bulk));
+    cases.extend(planted::of_large_object(with_lobs));
+    cases.extend(planted::of_undo(undo, array, segment, slot));
+    let compressed = files.values().find(|file| file.header.flags.zip_size().is_some()).unwrap();
+    cases.push(planted::of_compressed(compressed));
+    let many = file_of_many_pages().await;
+    assert_eq!(many.check().1, [], "it is good before");
+    cases.extend(planted::of_many_pages(&many));
+    let (mut missed, mut told) = (Vec::new(), Vec::new());
     for (name, file) in &cases {
         let (_, findings) = file.check();
         println!("{name}: {}", findings.first().map_or("NOTHING".into(), ToString::to_string));
         if findings.is_empty() {
             missed.push(*name);
         }
+        told.extend(findings.iter().map(ToString::to_string));
     }
     assert!(missed.is_empty(), "not found: {missed:?}");
+    let classes = planted::CLASSES.iter().chain(&planted::CLASSES_OF_LISTS);
+    let silent: Vec<_> = classes.filter(|class| !told.iter().any(|finding| planted::is_of(class, finding))).collect();
+    assert!(silent.is_empty(), "nothing that was planted is told by these: {silent:#?}");
+}
+
+/// A table of so many pages that the tree has three levels and page 0 does not describe all extents.
+async fn file_of_many_pages() -> File {
+    let mut server = Server::builder().page_size(4096).start().await;
+    server
+        .sql(
+            "CREATE DATABASE d; CREATE TABLE d.many (id BIGINT UNSIGNED PRIMARY KEY, pad VARBINARY(1300) NOT NULL);\n\
+             SET SESSION cte_max_recursion_depth = 100000;\n\
+             INSERT INTO d.many WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 12000) \
+             SELECT i, REPEAT('p', 1300) FROM n",
+        )
+        .await;
+    server.sql("SET GLOBAL innodb_fast_shutdown = 0").await;
+    server.stop().await;
+    File::read(&server.datadir().join("d/many.ibd"))
 }
 
 /// Damage that was in the source is in its backup, under right checksums: only a deep look finds it.
@@ -396,5 +453,12 @@ async fn a_deep_look_finds_what_was_wrong_in_the_source() {
     let bad = outcome.json();
     assert_eq!(bad["good"], false);
     assert!(bad["problems"].to_string().contains("bulk.ibd"), "{bad}");
+    // A restore that is asked to look, too: the database is there, and it is said what is wrong with it.
+    let datadir = place.path().join("data");
+    let restored =
+        Cli::restore(&store, "bad", &datadir).args(["--external-files", "inside", "--check", "-o", "json"]).run().await;
+    restored.assert_failed(ErrorKind::DamagedBackup, "are damaged");
+    assert!(restored.json()["structure"]["problems"].to_string().contains("bulk.ibd"), "{restored}");
+    std::fs::remove_dir_all(datadir).unwrap();
     assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 0, "the scratch directory is left as it was");
 }

@@ -8,7 +8,7 @@
 //! An object that does not fit into its row goes on in a chain of pages: as it is, or (in compressed tablespaces) compressed
 //! once more as a whole.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::Read as _;
 
 use serde::Deserialize;
@@ -35,8 +35,8 @@ const REDUNDANT_TREE: &[u8] = &[1, 0];
 const TABLE: u32 = 1;
 /// No object is larger: a table of 1017 columns has some 2 MiB.
 const MOST_JSON: u64 = 64 << 20;
-/// More pages than any tree of dictionary information has.
-const MOST_PAGES: usize = 1 << 20;
+/// More pages than any object has, be they the smallest.
+const MOST_PARTS: u64 = MOST_JSON >> 10;
 
 /// How the rows of an index are laid out and ordered.
 #[derive(Debug)]
@@ -151,9 +151,10 @@ impl<S: Source> Check<'_, S> {
 
     /// The tables' descriptions, with the pages that they are on.
     fn objects(&mut self, root: u32) -> Result<Vec<(u32, Vec<u8>)>, S::Error> {
-        let (mut found, mut number) = (Vec::new(), root);
-        for _ in 0..MOST_PAGES {
-            if number == NONE || number >= self.subject.pages {
+        let (mut found, mut number, mut met) = (Vec::new(), root, HashSet::new());
+        while number != NONE && number < self.subject.pages {
+            if !met.insert(number) {
+                self.findings.add(number, "is of dictionary information whose pages go in a circle");
                 break;
             }
             let page = self.page(number)?;
@@ -231,11 +232,11 @@ impl<S: Source> Check<'_, S> {
     /// The bytes on a chain of pages.
     fn off_page(&mut self, first: u32, parts: &Parts) -> Result<Option<Vec<u8>>, S::Error> {
         let (mut bytes, mut number) = (Vec::new(), first);
-        for _ in 0..MOST_PAGES {
+        for _ in 0..MOST_PARTS {
             if number == NONE {
                 return Ok(Some(bytes));
             }
-            if number >= self.subject.pages {
+            if number >= self.subject.pages || u64::try_from(bytes.len()).unwrap_or(u64::MAX) > MOST_JSON {
                 break;
             }
             let page = self.page(number)?;

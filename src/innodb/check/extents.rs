@@ -8,7 +8,7 @@
 //!   inode pages           list node │ segments: id │ used │ 3 lists │ magic │ single pages
 //! ```
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::reading::{Address, ListBase, NONE, Page};
 use super::{Check, Source};
@@ -190,6 +190,7 @@ impl Extents {
     }
 
     fn read_segments<S: Source>(&mut self, check: &mut Check<'_, S>, page0: &Page) -> Result<(), S::Error> {
+        let mut met = HashSet::new();
         for base in [INODES_FULL, INODES_FREE] {
             let list = page0.list(base);
             let (mut at, mut count) = (list.first, 0_u32);
@@ -197,6 +198,10 @@ impl Extents {
                 let page = check.page(node.page)?;
                 if page.kind() != Some(PageType::Inode) || usize::from(node.byte) != inode::PAGE_NODE {
                     check.findings.add(0, format!("has a list of segments that goes to page {}", node.page));
+                    break;
+                }
+                if !met.insert(node.page) {
+                    check.findings.add(0, format!("has lists of segments that go to page {} twice", node.page));
                     break;
                 }
                 self.read_inodes(check, node.page, &page)?;

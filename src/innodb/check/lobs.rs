@@ -26,6 +26,9 @@ impl<S: Source> Check<'_, S> {
         let (mut at, mut count) = (list.first, 0_u32);
         let mut pages: HashMap<u32, Page> = HashMap::new();
         while let Some(entry) = at {
+            if !self.walks_on(number) {
+                return Ok(());
+            }
             if entry.page != number && !pages.contains_key(&entry.page) {
                 if !extents.is_used(entry.page) {
                     self.findings
@@ -48,7 +51,8 @@ impl<S: Source> Check<'_, S> {
                 (page.u32(byte.saturating_add(entry::PAGE)), page.address(byte.saturating_add(entry::BEHIND)));
             self.check_part(number, part, extents)?;
             (at, count) = (behind, count.saturating_add(1));
-            if count > list.len {
+            // Each part has a page of its own: also of a list that goes in a circle, and says that it is long.
+            if count > list.len.min(self.subject.pages) {
                 break;
             }
         }

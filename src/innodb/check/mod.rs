@@ -114,6 +114,7 @@ pub fn check_space<S: Source>(subject: &Subject, source: &mut S) -> Result<(Chec
         size: subject.flags.physical_size().len(),
         findings: Findings::default(),
         checked: Checked::default(),
+        walked: 0,
     };
     check.run()?;
     Ok((check.checked, check.findings.0))
@@ -126,9 +127,25 @@ struct Check<'c, S> {
     size: usize,
     findings: Findings,
     checked: Checked,
+    /// Pages met on lists.
+    walked: u64,
 }
 
+/// How often the pages of a tablespace are met on lists of parts and of undo pages at most. Each is on one list, once; that
+/// lists of damaged pages lead into each other must not take the square of their number.
+const MOST_WALKS: u64 = 8;
+
 impl<S: Source> Check<'_, S> {
+    /// Notes one more page of a list that page `number` begins. False where the list is to be left.
+    fn walks_on(&mut self, number: u32) -> bool {
+        self.walked = self.walked.saturating_add(1);
+        let most = u64::from(self.subject.pages).saturating_mul(MOST_WALKS);
+        if self.walked == most.saturating_add(1) {
+            self.findings.add(number, "has a list of pages that are on others, too: no more lists are looked at");
+        }
+        self.walked <= most
+    }
+
     fn run(&mut self) -> Result<(), S::Error> {
         let Some(extents) = Extents::gather(self)? else { return Ok(()) };
         let dictionary = self.dictionary()?;
