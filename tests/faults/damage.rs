@@ -27,7 +27,8 @@ impl Damage {
 
 fn cut_short(path: &Path) {
     let file = std::fs::File::options().write(true).open(path).unwrap();
-    file.set_len(file.metadata().unwrap().len() - 100).unwrap();
+    let length = file.metadata().unwrap().len();
+    file.set_len(length - (length / 2).min(100)).unwrap();
 }
 
 fn swap(one: &Path, other: &Path) {
@@ -36,7 +37,7 @@ fn swap(one: &Path, other: &Path) {
     std::fs::write(other, first).unwrap();
 }
 
-/// Every object altered in one bit, and packs in every other way.
+/// Every object altered in one bit, and packs and redo in every other way.
 fn damages(stored: &Stored) -> Vec<Damage> {
     let objects: Vec<String> = stored.objects().into_keys().collect();
     let packs: Vec<&String> = objects.iter().filter(|name| name.starts_with("pack")).collect();
@@ -44,7 +45,13 @@ fn damages(stored: &Stored) -> Vec<Damage> {
     assert!(objects.len() > packs.len() + 2, "tables and redo are objects, too: {objects:?}");
     let mut damages: Vec<Damage> = objects.iter().map(|name| Damage::new("with a flipped bit", name, flip)).collect();
     damages.push(Damage::new("cut short", packs[0], cut_short));
-    damages.push(Damage::new("missing", packs[1], |path| std::fs::remove_file(path).unwrap()));
+    let missing = |name: &String| Damage::new("missing", name, |path| std::fs::remove_file(path).unwrap());
+    damages.push(missing(packs[1]));
+    // Redo without which the pages are of no point in time.
+    let redo: Vec<&String> = objects.iter().filter(|name| name.starts_with("redo")).collect();
+    assert!(!redo.is_empty(), "{objects:?}");
+    damages.extend(redo.iter().map(|name| missing(name)));
+    damages.extend(redo.iter().map(|name| Damage::new("cut short", name, cut_short)));
     let other = packs[1].clone();
     let mut swapped = Damage::new("swapped with another", packs[0], |_| ());
     let name = swapped.object.clone();
