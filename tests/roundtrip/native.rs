@@ -6,6 +6,7 @@ use stillframe::ops::error::ErrorKind;
 
 use super::support::cli::Cli;
 use super::support::server::{Server, scratch};
+use super::support::workload::fill;
 use super::support::{replica, round};
 use super::{Trip, start_on};
 
@@ -92,6 +93,53 @@ async fn a_quiet_server_starts_without_any_recovery() {
     let lines: Vec<&str> = log.text.lines().filter(recovery).collect();
     assert!(lines.is_empty(), "{lines:?}");
     assert_eq!(copy.rows::<(i32, i32)>("SELECT id, v FROM d.t").await, [(1, 2)]);
+}
+
+/// What a restore may take beyond the memory that it was given.
+const BEYOND: u64 = 128 << 20;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redo_ten_times_as_large_as_its_budget_takes_no_more_memory() {
+    const BUDGET: u64 = 16 << 20;
+    // No page is flushed by itself, so that the redo has all that was ever written.
+    let source = Server::builder()
+        .option("innodb_buffer_pool_size", "512M")
+        .option("innodb_redo_log_capacity", "2G")
+        .option("innodb_max_dirty_pages_pct", 99)
+        .option("innodb_max_dirty_pages_pct_lwm", 0)
+        .option("innodb_idle_flush_pct", 0)
+        .option("innodb_adaptive_flushing", "OFF")
+        .start()
+        .await;
+    source.sql("CREATE DATABASE d").await;
+    fill(&source.opts().into(), "d.bulk", 11 * BUDGET, 5).await;
+    round::minimal_user(&source).await;
+    let (_folder, store) = round::folder_store();
+    let report = round::backup(&source, &store).json().await;
+    let lsn = |end: &str| report["lsn"][end].as_str().unwrap().parse::<u64>().unwrap();
+    let redo = lsn("end") - lsn("checkpoint");
+    assert!(redo > 10 * BUDGET, "{redo} bytes of redo: {report}");
+
+    let target = scratch();
+    let restore = async |name: &str, memory: u64| {
+        let cli = Cli::restore(&store, "backup", target.path().join(name));
+        cli.args(["--recovery", "native", "--memory", &memory.to_string()]).json_and_memory().await
+    };
+    let (restored, peak) = restore("small", BUDGET).await;
+    assert!(peak < BUDGET + BEYOND, "{peak} bytes of memory for {redo} of redo: {restored}");
+    // With room for it the redo stays in memory: so it is the budget that keeps it out.
+    let (with_room, most) = restore("large", 4 << 30).await;
+    assert!(most > redo && most > BUDGET + BEYOND, "{most} bytes of memory for {redo} of redo");
+    let (spilled, kept) = (&restored["applied"], &with_room["applied"]);
+    assert!(spilled["spilledBytes"].as_u64() > Some(9 * BUDGET) && kept["spilledBytes"] == 0, "{spilled} {kept}");
+    for what in ["records", "skipped", "pages", "created"] {
+        assert_eq!(spilled[what], kept[what], "{what}");
+    }
+    for name in ["small", "large"] {
+        let copy = start_on(&source, &target.path().join(name), &restored).await;
+        copy.error_log().assert_clean();
+        assert!(replica::compare_checksums(&source, &copy).await > 0, "{name}");
+    }
 }
 
 async fn native_restore(store: &str, target: &std::path::Path) -> Value {
