@@ -123,6 +123,18 @@ fn pages_that_only_redo_knows_are_made() {
 }
 
 #[test]
+fn an_index_that_was_built_without_redo_is_only_announced() {
+    let announced = [&[0x3D | 0x80, 5, 3][..], &77_u64.to_be_bytes()].concat();
+    let (recovery, _) = scan(&[announced, write(2, 100, 1)], PLAIN, None).unwrap();
+    assert_eq!(recovery.counts().records, 1);
+    let mut worker = PageWorker::new(&recovery);
+    worker.seek(SPACE, 0..4).unwrap();
+    assert_eq!(worker.next_page().unwrap(), Some(PageNo(2)));
+    let _ = worker.recover(PageNo(2), Some(&page(2, CHECKPOINT))).unwrap();
+    assert_eq!(worker.next_page().unwrap(), None, "page 3 is as old as it was");
+}
+
+#[test]
 fn pages_that_are_not_what_they_should_be_are_named() {
     let (recovery, ends) = scan(&[write(3, 100, 1)], PLAIN, None).unwrap();
     let mut worker = PageWorker::new(&recovery);
