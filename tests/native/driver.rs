@@ -60,11 +60,17 @@ pub fn recover(base: &BTreeMap<SpaceId, Pages>, log: &Log, mode: Mode) -> Native
     let mut layouts = Layouts::default();
     each_group(log, log.checkpoint, 2048, |group| {
         native.end = group.end;
+        if !group.is_single() {
+            native.coverage.count(RecordKind::MultiRecEnd, "in any log".to_owned());
+        }
         for record in group.records().filter(|record| !record.before_checkpoint) {
-            let Some((id, pages)) = record.page.and_then(|id| Some((id, base.get(&id.space)?))) else { continue };
-            native.note_size(id, pages, &record);
             // By itself, as it always is, the server does not even look whether the page needs it.
             let announcement = record.kind == RecordKind::IndexLoad && group.is_single();
+            if announcement || !record.kind.changes_page() {
+                native.coverage.note_other(&record);
+            }
+            let Some((id, pages)) = record.page.and_then(|id| Some((id, base.get(&id.space)?))) else { continue };
+            native.note_size(id, pages, &record);
             if record.kind.changes_page() && !announcement {
                 native.take(pages, &group, &record, mode, &mut layouts);
             }

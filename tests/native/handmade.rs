@@ -79,6 +79,20 @@ fn dictionary_information_in_the_oldest_format() {
     assert_eq!(made[16372..16376], [0, 116, 0, 101], "two slots");
 }
 
+#[test]
+fn an_index_built_without_redo() {
+    // By itself it is not even looked at; in a group with others it changes nothing but the page's age.
+    let page = page_of(0xAB);
+    let mut group = vec![RecordKind::IndexLoad.id(), SPACE, PAGE, 0, 0, 0, 0, 0, 0, 0, 77];
+    group.extend_from_slice(&[2, SPACE, PAGE, 3, 232, 9, RecordKind::MultiRecEnd.id()]);
+    let length = u64::try_from(group.len()).unwrap();
+    let announced = applied(&page, &group).unwrap();
+    let mut expected = page;
+    expected[1000..1002].copy_from_slice(&[0, 9]);
+    assert_eq!(inside(&announced), inside(&expected));
+    assert_eq!(announced[16..24], (START.get() + length).to_be_bytes());
+}
+
 /// A clustered index of a table with columns added at once before 8.0.29, upgraded since: an id, the two system fields,
 /// and three more of which the last two came later.
 const INSTANT: [u8; 20] = [1, 1 | 4, 0, 6, 0, 4, 0, 1, 0x80, 4, 0x80, 6, 0x80, 7, 0, 4, 0, 4, 0, 4];
@@ -146,4 +160,82 @@ fn rows_that_say_how_many_columns_they_have() {
     let at = update.len() - 10;
     update[at..at + 2].copy_from_slice(&first.to_be_bytes());
     assert!(applied(&page, &update).is_err());
+}
+
+/// A record that says of its index only where a row is.
+fn at(kind: RecordKind, row: u16) -> Vec<u8> {
+    [&[SINGLE | kind.id(), SPACE, PAGE][..], &INSTANT, &row.to_be_bytes()].concat()
+}
+
+/// The rows of a page in their order: origin, id and info bits.
+fn rows_of(page: &[u8]) -> Vec<(u16, u32, u8)> {
+    let (mut origin, mut rows) = (99_u16, Vec::new());
+    loop {
+        let here = usize::from(origin);
+        origin = origin.wrapping_add(u16::from_be_bytes([page[here - 2], page[here - 1]]));
+        if origin == 112 {
+            return rows;
+        }
+        let row = usize::from(origin);
+        let id = u32::from_be_bytes(page[row..row + 4].try_into().unwrap());
+        rows.push((origin, id & 0x7FFF_FFFF, page[row - 5] & 0xF0));
+    }
+}
+
+/// What a page says of its freed rows: the newest, the bytes of all; and how many rows it has.
+fn freed(page: &[u8]) -> [u16; 3] {
+    [44, 46, 54].map(|at| u16::from_be_bytes([page[at], page[at + 1]]))
+}
+
+#[test]
+fn every_kind_of_record_for_rows_that_say_how_many_columns_they_have() {
+    const OLD: u16 = 27;
+    const NEW: u16 = 36;
+    let old = |id| instant_row(id, None, &[7]);
+    let new = |id| instant_row(id, Some(6), &[7, 8, 9]);
+    let create = [37, SPACE, PAGE, 2, SPACE, PAGE, 0, 64, 0];
+    // As the row before but for what begins with its id.
+    let tail = new(4)[7..].to_vec();
+    let alike = u8::try_from(tail.len() * 2).unwrap();
+    let like_the_second = [&[67, SPACE, PAGE][..], &INSTANT, &[0, 154, alike], &tail].concat();
+    let rows = [insert(99, 0, 6, &old(1)), insert(126, 0x80, 7, &new(2)), like_the_second, insert(154, 0, 6, &old(3))];
+    let page = applied(&page_of(0), &[&create[..], &rows.concat(), &[31]].concat()).unwrap();
+    assert_eq!(rows_of(&page), [(126, 1, 0), (154, 2, 0x80), (225, 3, 0), (190, 4, 0x80)]);
+    assert_eq!(freed(&page), [0, 0, 4]);
+
+    let mut marked = page.clone();
+    for row in [154_u16, 225] {
+        let system = [0, 1, 1, 9, 9, 9, 9, 9, 9, 9, 0, 0, 0, 0, 8];
+        let kind = SINGLE | RecordKind::ClustDeleteMark.id();
+        let mark = [&[kind, SPACE, PAGE][..], &INSTANT, &system, &row.to_be_bytes()].concat();
+        marked = applied(&marked, &mark).unwrap();
+        assert_eq!(marked[usize::from(row) + 4..][..13], [0, 0, 0, 0, 0, 8, 9, 9, 9, 9, 9, 9, 9], "system fields");
+    }
+    assert_eq!(rows_of(&marked), [(126, 1, 0), (154, 2, 0xA0), (225, 3, 0x20), (190, 4, 0x80)]);
+
+    let deleted = applied(&page, &at(RecordKind::Delete, 154)).unwrap();
+    assert_eq!(rows_of(&deleted), [(126, 1, 0), (225, 3, 0), (190, 4, 0x80)]);
+    assert_eq!(freed(&deleted), [154, NEW, 3]);
+
+    let reorganize = [&[SINGLE | RecordKind::Reorganize.id(), SPACE, PAGE][..], &INSTANT].concat();
+    let ordered = applied(&deleted, &reorganize).unwrap();
+    assert_eq!(rows_of(&ordered), [(126, 1, 0), (153, 3, 0), (181, 4, 0x80)]);
+    assert_eq!((freed(&ordered), ordered[181 - 6]), ([0, 0, 3], 6));
+    assert_eq!(ordered[181..][..29], tail, "and what it holds");
+
+    let shortened = applied(&page, &at(RecordKind::ListEndDelete, 225)).unwrap();
+    assert_eq!(rows_of(&shortened), [(126, 1, 0), (154, 2, 0x80)]);
+    assert_eq!(freed(&shortened), [225, OLD + NEW, 2]);
+    let beheaded = applied(&page, &at(RecordKind::ListStartDelete, 225)).unwrap();
+    assert_eq!(rows_of(&beheaded), [(225, 3, 0), (190, 4, 0x80)]);
+    assert_eq!(freed(&beheaded), [154, OLD + NEW, 2]);
+
+    let image =
+        |info: u8, header: u8, row: &[u8]| [&[u8::try_from(row.len() * 2 + 1).unwrap(), info, header, 0], row].concat();
+    let images = [image(0, 6, &old(1)), image(0x80, 7, &new(2)), [&[alike][..], &tail].concat()].concat();
+    let length = u32::try_from(images.len()).unwrap().to_be_bytes();
+    let copy = [&[RecordKind::ListEndCopyCreated.id(), SPACE, PAGE][..], &INSTANT, &length, &images].concat();
+    let copied = applied(&page_of(0), &[&create[..], &copy, &[31]].concat()).unwrap();
+    assert_eq!(rows_of(&copied), [(126, 1, 0), (154, 2, 0x80), (190, 4, 0x80)]);
+    assert_eq!(freed(&copied), [0, 0, 3]);
 }
