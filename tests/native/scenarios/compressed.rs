@@ -65,6 +65,36 @@ async fn change(work: &mut Work<'_>, table: &str, long: u64) {
         format!("DELETE FROM {table} ORDER BY id LIMIT {}", count / 3),
     ])
     .await;
+    large_objects(work, table).await;
+}
+
+/// Objects of more than 128 KiB, which are compressed in pieces: their pages are others than those of smaller ones.
+async fn large_objects(work: &mut Work<'_>, table: &str) {
+    let random = vec!["RANDOM_BYTES(1000)"; 40].join(", ");
+    let object = |kib: u32| format!("CONCAT({random}, REPEAT(SHA2(n, 512), {}), {random})", kib * 8);
+    let insert = |from: u32, kib: u32| {
+        format!(
+            "INSERT INTO {table} (id, b) SELECT n, {} FROM {}",
+            object(kib),
+            numbers(u64::from(2_000_000 + from), 3 * work.scale)
+        )
+    };
+    let statements = [
+        insert(0, 60),
+        insert(100, 300),
+        format!("UPDATE {table} SET b = CONCAT(b, {random}) WHERE id BETWEEN 2000000 AND 2000050"),
+        format!("UPDATE {table} SET b = LEFT(b, 1000) WHERE id = 2000001"),
+        format!("DELETE FROM {table} WHERE id IN (2000000, 2000101)"),
+        "BEGIN".to_owned(),
+        insert(200, 200),
+        format!("UPDATE {table} SET b = REVERSE(b) WHERE id = 2000102"),
+        "ROLLBACK".to_owned(),
+    ];
+    work.run_all(statements).await;
+    super::wait_for_purge(work.server).await;
+    // Into the room of those that went.
+    let again = numbers(2_000_300, 2);
+    work.run(format!("INSERT INTO {table} (id, b) SELECT n, {} FROM {again}", object(150))).await;
 }
 
 /// The same without images of pages in the log: the server compresses again when it recovers.

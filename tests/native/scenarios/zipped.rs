@@ -41,6 +41,9 @@ const SETS: [&str; 9] = [
 
 /// Fills and changes tables of every shape.
 pub async fn shapes(work: &mut Work<'_>) {
+    if work.page_size() > 16384 {
+        return;
+    }
     for (number, shape) in SHAPES.into_iter().enumerate() {
         let most = if work.page_size() < 16384 { 4 } else { 16 };
         for kib in [2, 4, 8, 16].into_iter().filter(|kib| *kib <= most) {
@@ -61,6 +64,9 @@ pub async fn shapes(work: &mut Work<'_>) {
 
 /// Trees of several levels whose node pointers fill pages, without images of pages in the log.
 pub async fn levels(work: &mut Work<'_>) {
+    if work.page_size() > 16384 {
+        return;
+    }
     work.run("SET GLOBAL innodb_log_compressed_pages = OFF").await;
     for kib in [1, 2, 4] {
         let (table, key) = (format!("levels_{kib}"), 40 * kib);
