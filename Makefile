@@ -47,12 +47,15 @@ lint: ## format, clippy with and without default features, documentation, layers
 bench: ## ratios against CLONE, zstd and others on 2 GB of data (STILLFRAME_BENCH_GB), as a table
 	$(CARGO) bench --locked --bench ratios
 
-# What it alone covers: at least 50 kills of the tool at random moments, lock waits included; then native recovery against
-# the server's of more work than `make test` has, of other rows each time: each round names its seed. About 40 minutes.
+# What it alone covers: at least 50 kills of a backup and 50 of a native restore at random moments, lock waits included;
+# then native recovery against the server's of more work than `make test` has, of other rows each time, for all cases on
+# pages of every size: each round names its seed. About an hour.
 soak: setup ## kills at random moments, over and over; native recovery of random work against the server's
 	$(CARGO) test --locked --features e2e --test soak -- --nocapture
-	for round in 1 2 3; do seed=$$RANDOM; echo "native recovery, STILLFRAME_SEED=$$seed"; \
-		STILLFRAME_SEED=$$seed STILLFRAME_SCALE=3 $(CARGO) test --locked --features e2e --test native -- --nocapture || exit 1; done
+	for size in 16384 4096 8192 16384 32768 65536; do seed=$$RANDOM; \
+		echo "native recovery, STILLFRAME_PAGE_SIZE=$$size STILLFRAME_SEED=$$seed STILLFRAME_SCALE=3"; \
+		STILLFRAME_PAGE_SIZE=$$size STILLFRAME_SEED=$$seed STILLFRAME_SCALE=3 $(CARGO) test --locked --features e2e --test native -- \
+			--nocapture --skip pages_of_4k --skip pages_of_8k --skip pages_of_32k --skip pages_of_64k || exit 1; done
 
 fuzz: ## each decoder for FUZZ_SECONDS (60); needs a nightly toolchain and cargo-fuzz
 	cd fuzz && for target in $$($(CARGO) +nightly fuzz list); do \

@@ -17,7 +17,8 @@ use crate::support::wait::{FREED, within};
 use crate::support::workload::text::Random;
 use crate::support::workload::{Options, Workload, check_cut, check_invariants};
 
-fn kills() -> u64 {
+/// How many of each kind.
+pub fn kills() -> u64 {
     std::env::var("STILLFRAME_SOAK_KILLS").ok().map_or(60, |text| text.parse().expect("a number of kills"))
 }
 
