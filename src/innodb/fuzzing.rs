@@ -1,14 +1,16 @@
-//! Front doors for fuzzers: any bytes as redo, and any redo on any page. Each must return, without panic, in little time
-//! and memory.
+//! Front doors for fuzzers: any bytes as redo, any redo on any page, and any pages as a tablespace to check. Each must
+//! return, without panic, in little time and memory.
 //!
 //! ```text
 //!   redo    bytes of groups, laid into log blocks ─► decoder ─► records ─► bodies
 //!   apply   flags 4 │ count 1 │ count × (length 2 │ record) │ page ─► page with the records applied
+//!   check   space 4 │ flags 4 │ pages, of which the last may be cut short ─► findings
 //! ```
 //! Checksums would stop a fuzzer at the first block, so blocks are made here around what it gives.
 
 use super::FormatError;
 use super::apply::{Layouts, PageBuffer, apply};
+use super::check::{Source, Subject, check_space};
 use super::cursor::{slice, u8_at, u16_at, u32_at};
 use super::ids::{PageId, PageNo, SpaceId};
 use super::lsn::Lsn;
@@ -20,7 +22,7 @@ use super::space::TablespaceFlags;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: &[Target] = &[("redo", fuzz_redo), ("apply", fuzz_apply)];
+pub const TARGETS: &[Target] = &[("redo", fuzz_redo), ("apply", fuzz_apply), ("check", fuzz_check)];
 
 const START: Lsn = Lsn::new((1 << 20) + 12);
 const PAYLOAD: usize = 496;
@@ -74,6 +76,41 @@ fn apply_all(bytes: &[u8]) -> Result<(), FormatError> {
     Ok(())
 }
 
+/// A tablespace.
+pub fn fuzz_check(bytes: &[u8]) {
+    drop(check_all(bytes.get(..MOST).unwrap_or(bytes)));
+}
+
+/// Pages in memory, the last of them with zeros behind what there is of it.
+struct Pages<'a>(&'a [u8]);
+
+impl Source for Pages<'_> {
+    type Error = std::convert::Infallible;
+
+    fn read(&mut self, number: PageNo, page: &mut [u8]) -> Result<(), Self::Error> {
+        let at = usize::try_from(number.0).unwrap_or(usize::MAX).saturating_mul(page.len());
+        let rest = self.0.get(at..).unwrap_or_default();
+        let there = rest.len().min(page.len());
+        page.fill(0);
+        if let (Some(to), Some(from)) = (page.get_mut(..there), rest.get(..there)) {
+            to.copy_from_slice(from);
+        }
+        Ok(())
+    }
+}
+
+/// Number of problems found.
+fn check_all(bytes: &[u8]) -> Result<usize, FormatError> {
+    let flags = TablespaceFlags::decode(u32_at(bytes, 4, WHAT)?)?;
+    let pages = bytes.get(8..).unwrap_or_default();
+    let count = u32::try_from(pages.len().div_ceil(flags.physical_size().len())).unwrap_or(u32::MAX);
+    let subject = Subject { space: SpaceId(u32_at(bytes, 0, WHAT)?), flags, pages: count, end: Lsn::new(1 << 40) };
+    match check_space(&subject, &mut Pages(pages)) {
+        Ok((_, findings)) => Ok(findings.len()),
+        Err(never) => match never {},
+    }
+}
+
 /// Log blocks with this payload.
 fn blocks(payload: &[u8]) -> Result<Vec<u8>, FormatError> {
     let mut blocks = Vec::new();
@@ -116,6 +153,19 @@ mod tests {
             }
             assert_eq!(seen, count);
         }
+    }
+
+    #[test]
+    fn pages_come_to_the_check() {
+        let mut bytes = [5_u32.to_be_bytes(), 0x4021_u32.to_be_bytes()].concat();
+        assert_eq!(check_all(&bytes[..7]).ok(), None);
+        assert_eq!(check_all(&bytes), Ok(1), "page 0 is none");
+        // One that is page 0, of another space, and whose lists lead to its first byte.
+        bytes.extend([0; 40]);
+        bytes[8 + 25] = 8;
+        let lists_and_place = check_all(&bytes).unwrap();
+        bytes[8 + 37] = 5;
+        assert_eq!(check_all(&bytes), Ok(lists_and_place - 1), "its place is right");
     }
 
     #[test]

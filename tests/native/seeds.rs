@@ -54,8 +54,9 @@ impl Seeds {
         if self.seeds.contains_key(&key) {
             return;
         }
-        // As it is in its file: what it is loaded from.
-        let page = page.clone().finish(Lsn::new(8204)).unwrap().to_vec();
+        // As it is in its file: what it is loaded from. In the midst of a group there are compressed pages that never are.
+        let mut page = page.clone();
+        let Ok(page) = page.finish(Lsn::new(8204)).map(<[u8]>::to_vec) else { return };
         let used = page.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1);
         let seed = Seed { flags: flags.raw(), page: page[..used].to_vec(), records: vec![record.bytes.to_vec()] };
         self.seeds.insert(key, seed);
@@ -87,7 +88,10 @@ impl Seeds {
             };
             std::fs::write(name("apply"), bytes).unwrap();
             // One of each kind is enough for what does not know pages.
-            if !zip && *compact {
+            let plainest = |(kind, zip, compact): (RecordKind, bool, bool)| (kind, zip, !compact);
+            let is_other =
+                |key: &(RecordKind, bool, bool)| key.0 == *kind && plainest(*key) < plainest((*kind, *zip, *compact));
+            if !self.seeds.keys().any(is_other) {
                 std::fs::write(name("redo"), groups).unwrap();
             }
         }
