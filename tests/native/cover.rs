@@ -161,6 +161,7 @@ const fn page_kind(kind: u16) -> Option<&'static str> {
         0 => "empty page",
         2 => "undo",
         3 => "inodes",
+        4 => "change buffer",
         5 => "bitmap",
         6 => "system",
         7 => "transaction system",
