@@ -57,6 +57,8 @@ soak: setup ## kills at random moments, over and over; native recovery of random
 		STILLFRAME_PAGE_SIZE=$$size STILLFRAME_SEED=$$seed STILLFRAME_SCALE=3 $(CARGO) test --locked --features e2e --test native -- \
 			--nocapture --skip pages_of_4k --skip pages_of_8k --skip pages_of_32k --skip pages_of_64k || exit 1; done
 
-fuzz: ## each decoder for FUZZ_SECONDS (60); needs a nightly toolchain and cargo-fuzz
-	cd fuzz && for target in $$($(CARGO) +nightly fuzz list); do \
-		$(CARGO) +nightly fuzz run $$target -- -max_total_time=$(FUZZ_SECONDS) || exit 1; done
+# The same versions as the program's; and without a nightly toolchain, since the one here has all that is needed.
+fuzz: ## each decoder, apply, and the check of structures for FUZZ_SECONDS (60) each; needs cargo-fuzz (fuzz/README.md)
+	cp Cargo.lock fuzz/Cargo.lock
+	cd fuzz && for target in $$($(CARGO) fuzz list); do \
+		RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run $$target -- -max_total_time=$(FUZZ_SECONDS) -timeout=20 || exit 1; done
