@@ -150,8 +150,9 @@ fn description(page: &[u8]) -> (usize, Vec<u8>) {
         String::from_utf8(text).ok()
     };
     let is_table = |text: &String| text.contains("\"dd_object_type\"") && text.contains("\"columns\"");
-    let starts = (120..page.len() - 2).filter(|at| page[*at] == 0x78 && inflate(*at).as_ref().is_some_and(is_table));
-    let at = starts.last().unwrap();
+    let mut starts =
+        (120..page.len() - 2).filter(|at| page[*at] == 0x78 && inflate(*at).as_ref().is_some_and(is_table));
+    let at = starts.next_back().unwrap();
     let mut deflate = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::default());
     deflate.write_all(b"{}").unwrap();
     (at, deflate.finish().unwrap())
