@@ -20,13 +20,19 @@ use stillframe::innodb::space::TablespaceFlags;
 
 /// What no server here writes into its redo, why, and the test in `handmade.rs` that stands for it. A branch is named as
 /// [`branch`] would name it.
-const BY_HAND: [(RecordKind, &str, &str, &str); 12] = [
+const BY_HAND: [(RecordKind, &str, &str, &str); 13] = [
     (RecordKind::InitFilePage, "B-tree", "older servers only", "the_older_way_to_clear_a_page"),
     (
         RecordKind::SdiCreate,
         "B-tree",
         "dictionary information is never made in the oldest row format",
         "dictionary_information_in_the_oldest_format",
+    ),
+    (
+        RecordKind::DynamicMeta,
+        "corrupt indexes",
+        "no index here gets corrupt",
+        "corrupt_indexes_add_up` in `src/prepare/metadata.rs",
     ),
     (RecordKind::IndexLoad, "in a group of several", "it is always written by itself", "an_index_built_without_redo"),
     (

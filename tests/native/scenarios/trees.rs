@@ -7,8 +7,10 @@ use super::{FORMATS, Work, numbers};
 pub async fn levels(work: &mut Work<'_>) {
     // Four rows to a page at the least; an index page holds a key at most 3072 bytes long.
     let key = (work.page_size() / 24).min(700);
-    for format in FORMATS {
-        let table = format!("tree_{format}");
+    // Some with a column that comes when half of the rows are there.
+    let plain = FORMATS.map(|format| (format, false));
+    for (format, versioned) in plain.into_iter().chain([("DYNAMIC", true), ("REDUNDANT", true)]) {
+        let table = if versioned { format!("tree_{format}_later") } else { format!("tree_{format}") };
         work.run(format!(
             "CREATE TABLE {table} (a VARBINARY({key}) NOT NULL, b INT, c VARBINARY({key}), d CHAR(20), PRIMARY KEY (a), \
              KEY cb (c, b), KEY d (d)) ROW_FORMAT={format}"
@@ -18,8 +20,11 @@ pub async fn levels(work: &mut Work<'_>) {
         let text = |salt: &str| format!("LEFT(CONCAT(SHA2(CONCAT(n, '{salt}'), 256), REPEAT('k', {key})), {key})");
         for (round, order) in ["n", "n DESC", "SHA2(n, 224)"].into_iter().enumerate() {
             let from = 1 + u64::try_from(round).unwrap() * count;
+            if versioned && round == 1 {
+                work.run(format!("ALTER TABLE {table} ADD COLUMN e INT DEFAULT 7 AFTER a, ALGORITHM=INSTANT")).await;
+            }
             work.run(format!(
-                "INSERT INTO {table} SELECT {}, IF(n % 3, n, NULL), IF(n % 4, {}, NULL), IF(n % 2, n, NULL) FROM {} ORDER BY {order}",
+                "INSERT INTO {table} (a, b, c, d) SELECT {}, IF(n % 3, n, NULL), IF(n % 4, {}, NULL), IF(n % 2, n, NULL) FROM {} ORDER BY {order}",
                 if round == 2 { text("a") } else { format!("CONCAT(LPAD(n, 9, '0'), REPEAT('k', {key} - 9))") },
                 text("c"),
                 numbers(from, count)
@@ -38,7 +43,7 @@ pub async fn levels(work: &mut Work<'_>) {
         .await;
         super::wait_for_purge(work.server).await;
         work.run(format!(
-            "INSERT IGNORE INTO {table} SELECT {}, n, {}, 'again' FROM {}",
+            "INSERT IGNORE INTO {table} (a, b, c, d) SELECT {}, n, {}, 'again' FROM {}",
             text("again"),
             text("c"),
             numbers(1, third)
