@@ -104,6 +104,20 @@ async fn one_that_waits_for_its_next_try_costs_nothing() {
 }
 
 #[tokio::test]
+async fn the_deadline_holds_between_two_tries() {
+    let status = json!({
+        "conditions": [condition("Unknown", "Retrying")], "failedAttempts": 1, "nextAttemptTime": "2026-03-14T15:09:36Z",
+        "runner": {"podName": "b-backup-1", "attempt": 1}, "startTime": "2026-03-14T15:08:26Z",
+    });
+    let (calls, _) = Box::pin(look_once(backup(&json!({"activeDeadlineSeconds": 61}), &status))).await;
+    assert_eq!(calls, [""; 0], "it still has a second");
+    let (calls, told) = Box::pin(look_once(backup(&json!({"activeDeadlineSeconds": 60}), &status))).await;
+    assert_eq!(calls.len(), 2, "status and event: {calls:?}");
+    let said = &told["status"]["conditions"][0];
+    assert_eq!((&said["status"], &said["reason"]), (&json!("False"), &json!("ActiveDeadlineExceeded")));
+}
+
+#[tokio::test]
 async fn one_that_has_ended_costs_nothing() {
     for (outcome, reason) in [("True", "Completed"), ("False", "RunnerDied")] {
         let status = json!({"conditions": [condition(outcome, reason)], "observedGeneration": 1, "backupId": "b"});

@@ -114,14 +114,14 @@ impl Reconciliation<'_> {
         match self.remove(&gathered).await {
             Err(why) if !over => {
                 tracing::debug!(why, "remains cannot be removed yet");
-                Ok(Some(AGAIN))
+                return Ok(Some(AGAIN));
             }
-            Err(why) => {
-                tracing::warn!(why, "remains of a failed backup are left in the storage");
-                Ok(None)
-            }
-            Ok(()) => Ok(None),
+            Err(why) => tracing::warn!(why, "remains of a failed backup are left in the storage"),
+            Ok(()) => {}
         }
+        // One that a deadline ended was still at work then, and had its last words to say.
+        apply::forget_authority(&self.context.client, &self.who.namespace, &self.who.run).await?;
+        Ok(None)
     }
 
     /// What becomes of a complete backup's data.

@@ -19,6 +19,7 @@ use crate::operator::pods::{PodState, read_runner_pod};
 use crate::operator::runners;
 use crate::store::BackupState;
 
+use super::observe::TOO_LONG;
 use super::validate::{BackupPlan, Gathered, Refusal, Step, next_step, work};
 use super::{LOOK_AGAIN, Reconciliation, apply, build, gather, inside, keep, until};
 
@@ -56,6 +57,11 @@ impl Reconciliation<'_> {
     /// What speaks against beginning now. Asks nothing of the cluster, so that thousands that are held back cost nothing.
     pub(super) async fn hold_back(&mut self) -> Result<Option<Action>, OperatorError> {
         let first = self.who.attempt == 1;
+        if self.is_late() {
+            // Between two tries, or while no runner can be made: there is none to stop.
+            self.fail(reasons::ACTIVE_DEADLINE_EXCEEDED, TOO_LONG);
+            return self.write(None).await.map(Some);
+        }
         if first && !self.is_launched() && keep::is_over(&self.backup.spec, self.at.now) {
             // An old manifest that is applied again must not take a backup only to remove it.
             self.fail(reasons::EXPIRED, "never started: its spec.expirationTime has passed");
@@ -71,7 +77,7 @@ impl Reconciliation<'_> {
             return self.write(again).await.map(Some);
         }
         match self.status.next_attempt_time.as_ref().map(|time| time.0) {
-            Some(next) if next > self.at.now => Ok(Some(Action::requeue(until(next, self.at.now)))),
+            Some(next) if next > self.at.now => Ok(Some(Action::requeue(self.next_look(until(next, self.at.now))))),
             _ => Ok(None),
         }
     }

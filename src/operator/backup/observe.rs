@@ -18,6 +18,8 @@ use super::{LOOK_AGAIN, Reconciliation, apply, until};
 
 /// How soon a try from within the database's pod is looked at again: no watch tells of that pod.
 const NO_WATCH: Duration = Duration::from_secs(5);
+/// What is said of a backup that took longer than it may.
+pub(super) const TOO_LONG: &str = "the backup took longer than spec.activeDeadlineSeconds";
 
 /// A try that was launched, as it is seen.
 pub(super) struct Launched {
@@ -77,12 +79,9 @@ impl Reconciliation<'_> {
 
     /// Ends a try that takes too long, or has not begun in time.
     async fn end_by_deadline(&mut self, gathered: &Gathered) -> Result<Option<Action>, OperatorError> {
-        let spec = &self.backup.spec;
-        let started = self.status.start_time.as_ref().map(|time| time.0);
-        let too_long = deadline(started, spec.active_deadline_seconds).is_some_and(|end| end <= self.at.now);
         let late = !self.has_run() && self.starting_deadline().is_some_and(|end| end <= self.at.now);
-        let (reason, message) = match (too_long, late) {
-            (true, _) => (reasons::ACTIVE_DEADLINE_EXCEEDED, "the backup took longer than spec.activeDeadlineSeconds"),
+        let (reason, message) = match (self.is_late(), late) {
+            (true, _) => (reasons::ACTIVE_DEADLINE_EXCEEDED, TOO_LONG),
             (_, true) => (reasons::STARTING_DEADLINE_EXCEEDED, "no runner ran within spec.startingDeadlineSeconds"),
             _ => return Ok(None),
         };
@@ -105,6 +104,17 @@ impl Reconciliation<'_> {
             || [reasons::RUNNING, reasons::CONFIRMING].contains(&self.status.reason())
     }
 
+    /// When all tries together have had their time.
+    fn active_deadline(&self) -> Option<jiff::Timestamp> {
+        let started = self.status.start_time.as_ref().map(|time| time.0);
+        deadline(started, self.backup.spec.active_deadline_seconds)
+    }
+
+    /// All tries together have had their time.
+    pub(super) fn is_late(&self) -> bool {
+        self.active_deadline().is_some_and(|end| end <= self.at.now)
+    }
+
     /// When it is too late to begin.
     pub(super) fn starting_deadline(&self) -> Option<jiff::Timestamp> {
         let created = self.backup.metadata.creation_timestamp.as_ref().map(|time| time.0);
@@ -113,10 +123,8 @@ impl Reconciliation<'_> {
 
     /// Not later than the next deadline.
     pub(super) fn next_look(&self, usual: Duration) -> Duration {
-        let started = self.status.start_time.as_ref().map(|time| time.0);
-        let active = deadline(started, self.backup.spec.active_deadline_seconds);
         let starting = self.starting_deadline().filter(|_| !self.has_run());
-        let soonest = active.into_iter().chain(starting).map(|end| until(end, self.at.now)).min();
+        let soonest = self.active_deadline().into_iter().chain(starting).map(|end| until(end, self.at.now)).min();
         soonest.map_or(usual, |soonest| usual.min(soonest + Duration::from_millis(100)))
     }
 
@@ -142,7 +150,7 @@ impl Reconciliation<'_> {
             tracing::error!(%error, "a backup that has ended was looked at");
         }
         tracing::warn!(attempt = failed, reason = failure.reason, "a try failed: {}", failure.message);
-        self.write(Some(until(next, self.at.now))).await
+        self.write(Some(self.next_look(until(next, self.at.now)))).await
     }
 }
 
