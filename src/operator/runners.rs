@@ -179,9 +179,12 @@ pub(crate) fn file_in(directory: &str, file: &str) -> String {
     format!("{directory}/{file}")
 }
 
-/// The name of the file with an encryption key.
-pub(crate) fn key_file(number: usize) -> String {
-    format!("key-{number}")
+/// The name of the file with an encryption key. It has the Secret's name in it: whoever says that the file is no good
+/// says which Secret is to be mended.
+pub(crate) fn key_file(number: usize, key: &SecretKeyRef) -> String {
+    const LONGEST: usize = 200;
+    let name = format!("key-{number}.{}.{}", key.name, key.key);
+    if name.len() <= LONGEST { name } else { format!("key-{number}") }
 }
 
 /// Secrets' keys as files of one volume.

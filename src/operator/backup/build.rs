@@ -91,7 +91,7 @@ pub(super) struct Places<'a> {
 pub(super) fn backup_work(of: Try<'_>, places: &Places<'_>) -> BackupWork {
     let Try { who, spec, source, plan, backup_id, schedule } = of;
     let spool = spec.runner.spool.clone().unwrap_or_default();
-    let key = |number: usize| file_in(places.secrets, &key_file(number));
+    let keys = plan.keys.iter().enumerate();
     BackupWork {
         backup_id: backup_id.to_owned(),
         origin: Origin {
@@ -108,7 +108,7 @@ pub(super) fn backup_work(of: Try<'_>, places: &Places<'_>) -> BackupWork {
         login: login(source, places.secrets),
         data_dir: places.data_dir.to_owned(),
         keyring_file: source.keyring.as_ref().map(|_| file_in(places.secrets, "keyring")),
-        encryption_key_files: (0..plan.keys.len()).map(key).collect(),
+        encryption_key_files: keys.map(|(number, key)| file_in(places.secrets, &key_file(number, key))).collect(),
         encrypted_pages: source.encrypted_pages,
         compression: spec.compression.clone(),
         lock: spec.lock.clone(),
@@ -188,7 +188,7 @@ pub(super) fn secret_files(source: &BackupSource, keys: &[SecretKeyRef]) -> Vec<
         (source.keyring.as_ref().map(|keyring| &keyring.secret_ref), "keyring"),
     ];
     files.extend(optional.into_iter().filter_map(|(key, file)| Some((key?.clone(), file.to_owned()))));
-    files.extend(keys.iter().enumerate().map(|(number, key)| (key.clone(), key_file(number))));
+    files.extend(keys.iter().enumerate().map(|(number, key)| (key.clone(), key_file(number, key))));
     files
 }
 

@@ -214,6 +214,7 @@ pub(super) fn fill_pod(
 fn work(who: &Identity, spec: &MySQLRestoreSpec, source: &Source, slot: &Slot) -> RestoreWork {
     let target = &spec.target;
     let overwrite = matches!(slot.kind, Kind::Existing { overwrite: true });
+    let keys = source.keys.iter().enumerate();
     RestoreWork {
         backup_id: source.backup_id.to_string(),
         store: source.store.url.clone(),
@@ -222,7 +223,7 @@ fn work(who: &Identity, spec: &MySQLRestoreSpec, source: &Source, slot: &Slot) -
             Some(path) => format!("{VOLUME_DIR}/{path}"),
             None => VOLUME_DIR.to_owned(),
         },
-        encryption_key_files: (0..source.keys.len()).map(|number| secret_path(&key_file(number))).collect(),
+        encryption_key_files: keys.map(|(number, key)| secret_path(&key_file(number, key))).collect(),
         keyring_file: source.keyring.as_ref().map(|_| secret_path("keyring")),
         recovery: spec.recovery,
         external_files: spec.external_files,
@@ -235,7 +236,7 @@ fn work(who: &Identity, spec: &MySQLRestoreSpec, source: &Source, slot: &Slot) -
 }
 
 fn secret_files(source: &Source) -> Vec<(SecretKeyRef, String)> {
-    let keys = source.keys.iter().enumerate().map(|(number, key)| (key.clone(), key_file(number)));
+    let keys = source.keys.iter().enumerate().map(|(number, key)| (key.clone(), key_file(number, key)));
     keys.chain(source.keyring.iter().map(|key| (key.clone(), "keyring".to_owned()))).collect()
 }
 

@@ -97,7 +97,7 @@ fn a_runner_writes_as_the_server_and_holds_nothing_else() {
     assert_eq!(work.data_dir, "/restore/mysql");
     assert!(work.overwrite_incomplete && !work.overwrite);
     assert_eq!(work.keyring_file.as_deref(), Some("/etc/stillframe/secrets/keyring"));
-    assert_eq!(work.encryption_key_files, ["/etc/stillframe/secrets/key-0"]);
+    assert_eq!(work.encryption_key_files, ["/etc/stillframe/secrets/key-0.keys.k"]);
     assert_eq!(work.recovery, None);
 }
 
