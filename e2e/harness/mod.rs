@@ -6,7 +6,8 @@
 //!     ├── Mysql    a StatefulSet, its SQL, its checksums, replication
 //!     ├── Bucket   an S3 server with one bucket
 //!     ├── Load     writers in the cluster, and what must hold of what they write
-//!     └── pods     run one to its end, run a command in one, kill a process of one
+//!     ├── pods     run one to its end, run a command in one, kill a process of one
+//!     └── operator its pods and their pages: health, metrics
 //! ```
 
 #![allow(dead_code, reason = "not every scenario uses every part")]
@@ -18,6 +19,7 @@ pub mod dump;
 pub mod load;
 pub mod mysql;
 pub mod objects;
+pub mod operator;
 pub mod pods;
 pub mod space;
 pub mod tls;

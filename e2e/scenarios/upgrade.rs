@@ -1,16 +1,19 @@
-//! The operator is upgraded from a former chart, uninstalled and installed again: objects and data stay, and what runs
-//! goes on.
+//! The operator is upgraded from a former chart, uninstalled and installed again, for once beside a definition that is too
+//! old for it: objects and data stay, and what runs goes on.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
 use super::core::plain_pods::loaded_server;
-use crate::harness::objects::{backup, with};
+use crate::harness::objects::{MINUTES, backup, with};
+use crate::harness::operator;
 use crate::harness::space::text;
-use crate::harness::{Bucket, Space, say, scenario};
+use crate::harness::{Bucket, Space, say, scenario, until};
 
 const CHART: &str = "helm/stillframe";
 const WAIT: [&str; 3] = ["--wait", "--timeout", "120s"];
@@ -51,9 +54,71 @@ async fn columns(space: &Space) -> Result<usize> {
 }
 
 async fn operators(space: &Space) -> Result<i64> {
-    let system = Space { cluster: space.cluster.clone(), name: "stillframe-system".to_owned() };
-    let operator = system.get("Deployment", "stillframe").await?;
+    let operator = operator::system(space).get("Deployment", "stillframe").await?;
     Ok(operator.pointer("/status/readyReplicas").and_then(Value::as_i64).unwrap_or_default())
+}
+
+/// A definition of the cluster's as a former version had it: without one of its fields.
+async fn former_definition(space: &Space) -> Result<()> {
+    let mut definition: Value = serde_yaml::from_str(&std::fs::read_to_string(definition_file())?)?;
+    let fields = definition.pointer_mut("/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties");
+    let removed = fields.and_then(Value::as_object_mut).and_then(|fields| fields.remove("jitterSeconds"));
+    ensure!(removed.is_some(), "the field that a former version had not is there no more");
+    space.apply_object(&definition).await
+}
+
+fn definition_file() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("crds/cronbackups.yaml")
+}
+
+/// What the operators say of whether they are ready, by the uid of their pods; `None`: that they are.
+async fn readiness(space: &Space) -> Result<BTreeMap<String, Option<String>>> {
+    let mut all = BTreeMap::new();
+    for pod in operator::pods(space).await? {
+        let said = operator::page(space, text(&pod, "/metadata/name"), "readyz").await;
+        all.insert(text(&pod, "/metadata/uid").to_owned(), said.err().map(|error| format!("{error:#}")));
+    }
+    Ok(all)
+}
+
+/// Installed where a definition is an old one, the operators say so and touch nothing, and go on once it is mended.
+async fn wait_for_their_definitions(space: &Space, after: &Value, install: &[&str]) -> Result<()> {
+    former_definition(space).await?;
+    helm(&[install, &["--set", "crds.install=false"]].concat())?;
+    space.apply_object(after).await?;
+    let old = "cronbackups.stillframe.dev is older than this operator: it lacks spec.jitterSeconds";
+    let waiting = until("two operators to say what is wrong", MINUTES, || async {
+        let said = readiness(space).await?;
+        let tells = |said: &Option<String>| {
+            let said = said.as_deref().unwrap_or_default();
+            said.contains(old) && said.contains("kubectl apply --server-side -f crds/")
+        };
+        Ok(if said.len() == 2 && said.values().all(tells) { Ok(said) } else { Err(format!("{said:?}")) })
+    })
+    .await?;
+    say(format!("not ready: {}", waiting.values().flatten().next().cloned().unwrap_or_default()));
+    // Longer than any of them waits before it looks again.
+    tokio::time::sleep(Duration::from_secs(25)).await;
+    let untouched = space.get("MySQLBackup", text(after, "/metadata/name")).await?;
+    ensure!(untouched.get("status").is_none(), "an operator works with a definition that is too old: {untouched}");
+    ensure!(readiness(space).await? == waiting, "they say something else, or are others");
+
+    space.apply(&std::fs::read_to_string(definition_file())?).await?;
+    let ready = until("two operators to be ready", MINUTES, || async {
+        let said = readiness(space).await?;
+        Ok(if said.values().all(Option::is_none) && operators(space).await? == 2 {
+            Ok(said)
+        } else {
+            Err(format!("{said:?}"))
+        })
+    })
+    .await?;
+    ensure!(ready.keys().eq(waiting.keys()), "other operators: {waiting:?} became {ready:?}");
+    for pod in operator::pods(space).await? {
+        let restarts = pod.pointer("/status/containerStatuses/0/restartCount").and_then(Value::as_i64);
+        ensure!(restarts == Some(0), "it died of it: {pod}");
+    }
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -104,10 +169,9 @@ async fn objects_and_data_outlive_the_operator() -> Result<()> {
         let file = folder.path().join("values.json");
         std::fs::write(&file, values)?;
         let file = file.to_string_lossy();
-        helm(
-            &[&["install", "stillframe", CHART, "--values", &file, "--take-ownership"], &WAIT[..], force()?].concat(),
-        )?;
-        space.apply_object(&backup("after", "bucket", &mysql)).await?;
+        let install = ["install", "stillframe", CHART, "--values", &file, "--take-ownership"];
+        let after = backup("after", "bucket", &mysql);
+        wait_for_their_definitions(&space, &after, &[&install, force()?].concat()).await?;
         space.succeeded("MySQLBackup", "after").await?;
         let status = space.get("MySQLBackup", "before").await?;
         ensure!(status.get("status") == kept.get("status"), "a finished backup changed: {status}");

@@ -51,6 +51,11 @@ impl OperatorError {
         self.answer().is_some_and(|status| status.code == 409)
     }
 
+    /// True if this operator has no right to it.
+    pub(crate) fn is_forbidden(&self) -> bool {
+        self.answer().is_some_and(|status| status.code == 403)
+    }
+
     /// What the API server said, if it refused: quota, limits, policy.
     pub(crate) fn refusal(&self) -> Option<&str> {
         self.answer().filter(|status| matches!(status.code, 400 | 403 | 422)).map(|status| status.message.as_str())

@@ -12,6 +12,7 @@
 //! writes that are bound to a version make that harmless.
 
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -37,16 +38,33 @@ const PATIENCE: Duration = Duration::from_secs(4);
 /// How old the last turn of the election may be before the process is taken for stuck.
 const STUCK: Duration = Duration::from_mins(1);
 
-/// When the election last took a turn, and when the API server last answered it: what health is told by.
+/// When the election, or what comes before it, last took a turn, when the API server last answered, and what is wrong with
+/// the cluster's definitions: what health is told by.
 #[derive(Debug, Default)]
 pub(crate) struct Pulse {
     turn: AtomicI64,
     answer: AtomicI64,
+    definitions: Mutex<Option<String>>,
 }
 
 impl Pulse {
     pub(crate) fn new(now: Timestamp) -> Self {
-        Self { turn: AtomicI64::new(now.as_second()), answer: AtomicI64::new(0) }
+        Self { turn: AtomicI64::new(now.as_second()), ..Self::default() }
+    }
+
+    /// The process is not stuck.
+    pub(crate) fn took_turn(&self, now: Timestamp) {
+        self.turn.store(now.as_second(), Ordering::Relaxed);
+    }
+
+    /// The API server answered.
+    pub(crate) fn was_answered(&self, now: Timestamp) {
+        self.answer.store(now.as_second(), Ordering::Relaxed);
+    }
+
+    /// What is wrong with the definitions, if anything is.
+    pub(crate) fn definitions_are(&self, wrong: Option<String>) {
+        *self.definitions.lock().unwrap_or_else(PoisonError::into_inner) = wrong;
     }
 
     /// Why this process should be started anew, if it should.
@@ -56,6 +74,9 @@ impl Pulse {
 
     /// Why it can do nothing now, if it cannot. One that waits for its turn is as ready as the one that has it.
     pub(crate) fn readiness(&self, now: Timestamp) -> Result<(), String> {
+        if let Some(wrong) = &*self.definitions.lock().unwrap_or_else(PoisonError::into_inner) {
+            return Err(wrong.clone());
+        }
         within("the API server last answered", self.answer.load(Ordering::Relaxed), now, VALID)
     }
 }
@@ -192,7 +213,7 @@ impl<'a> Election<'a> {
 
     /// One look, and one write if the lease is ours to write. True: this process holds it.
     async fn turn(&mut self) -> Result<bool, OperatorError> {
-        self.pulse.turn.store(clock::now().as_second(), Ordering::Relaxed);
+        self.pulse.took_turn(clock::now());
         if let Some(held) = self.held.take() {
             let new = renewed(held.spec.as_ref(), &self.me, clock::now());
             match self.replace(&Lease { spec: Some(new), ..held }).await {
@@ -203,7 +224,7 @@ impl<'a> Election<'a> {
             }
         }
         let lease = self.get().await?;
-        self.pulse.answer.store(clock::now().as_second(), Ordering::Relaxed);
+        self.pulse.was_answered(clock::now());
         let spec = lease.as_ref().and_then(|lease| lease.spec.clone());
         let unchanged_for = self.watch(spec.as_ref());
         if decide(spec.as_ref(), &self.me, unchanged_for) == Turn::Wait {
@@ -223,7 +244,7 @@ impl<'a> Election<'a> {
     }
 
     fn has(&mut self, written: Lease) -> bool {
-        self.pulse.answer.store(clock::now().as_second(), Ordering::Relaxed);
+        self.pulse.was_answered(clock::now());
         self.held = Some(written);
         true
     }
@@ -320,8 +341,13 @@ mod tests {
         assert_eq!(pulse.health(at(1060)), Ok(()));
         assert!(pulse.health(at(1061)).unwrap_err().contains("61 s ago"));
         assert!(pulse.readiness(at(1001)).unwrap_err().starts_with("never"));
-        pulse.answer.store(1000, Ordering::Relaxed);
+        pulse.was_answered(at(1000));
         assert_eq!(pulse.readiness(at(1015)), Ok(()));
         assert!(pulse.readiness(at(1016)).is_err());
+        pulse.definitions_are(Some("the definition d is missing".to_owned()));
+        assert_eq!(pulse.readiness(at(1015)).unwrap_err(), "the definition d is missing");
+        assert_eq!(pulse.health(at(1015)), Ok(()), "starting it anew would not help");
+        pulse.definitions_are(None);
+        assert_eq!(pulse.readiness(at(1015)), Ok(()));
     }
 }

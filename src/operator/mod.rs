@@ -5,7 +5,8 @@
 //!              driver     client     pure       pure     client    pure words, one patch
 //! ```
 //!
-//! One process of all that run leads (`leader`): the others wait.
+//! One process of all that run leads (`leader`): the others wait. None does before the cluster has the definitions that
+//! it needs (`definitions`).
 //!
 //! Owns what objects of the cluster are made, and every word of every status: it is the only writer of them. Touches
 //! no database and no file of one; that is the runner's work. Believes nothing about a backup but what the storage
@@ -14,6 +15,7 @@
 pub(crate) mod backup;
 pub(crate) mod backup_storage;
 pub(crate) mod cron;
+mod definitions;
 mod drive;
 pub(crate) mod error;
 pub(crate) mod inside;
@@ -138,18 +140,20 @@ async fn lead(
     let me = identity(clock::now());
     let reporter = Reporter { controller: names::MANAGER.to_owned(), instance: Some(me.clone()) };
     let recorder = Recorder::new(client.clone(), reporter);
+    if !definitions::wait(&client, pulse, &stop).await {
+        return Ok(());
+    }
     let mut election = Election::new(&client, &lease_namespace, &options.lease_name, me, pulse);
     if !election.win(&stop).await {
         return Ok(());
     }
-    metrics.leads(true);
     let looked = Arc::clone(&caches);
     metrics.look_with(move || looked.look());
     let leads = Arc::clone(&metrics);
     let context = Arc::new(Context { client, recorder, options, metrics, caches, manifests: Manifests::default() });
     // The lease is kept until the last controller has come to rest. When it is lost, they are dropped where they are.
     let ended = tokio::select! {
-        () = run_controllers(context, stop) => Ok(()),
+        () = work(context, pulse, stop) => Ok(()),
         lost = election.keep() => Err(lost),
     };
     leads.leads(false);
@@ -157,6 +161,14 @@ async fn lead(
         election.release().await;
     }
     ended
+}
+
+/// A turn may come long after the definitions were looked at.
+async fn work(context: Arc<Context>, pulse: &Pulse, stop: CancellationToken) {
+    if definitions::wait(&context.client, pulse, &stop).await {
+        context.metrics.leads(true);
+        run_controllers(context, stop).await;
+    }
 }
 
 /// Each ends only when told to: one that ended by itself is no operator any more.
