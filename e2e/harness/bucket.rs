@@ -105,7 +105,7 @@ impl Bucket {
 
     /// Runs a script where objects are: the server keeps them as files, and its image has no shell, so a pod beside it
     /// does.
-    async fn script(&self, script: &str) -> Result<String> {
+    pub async fn script(&self, script: &str) -> Result<String> {
         let pod = super::fill(
             include_str!("../fixtures/look.yaml"),
             &[("NAME", "look"), ("IMAGE", MYSQL_IMAGE), ("CLAIM", &self.name), ("SCRIPT", script)],

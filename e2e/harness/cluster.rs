@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context as _, Result, anyhow};
-use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams};
+use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams, ValidationDirective};
 use kube::core::TypeMeta;
 use kube::discovery::{self, Scope};
 use kube::{Client, Config};
@@ -53,10 +53,12 @@ impl Cluster {
         })
     }
 
-    /// Applies every document of a YAML text as `manager` would, by server-side apply.
+    /// Applies every document of a YAML text as `manager` would, by server-side apply. When it is only tried, a field that
+    /// is none is refused.
     pub async fn apply(&self, namespace: &str, yaml: &str, manager: &str, dry_run: bool) -> Result<Vec<DynamicObject>> {
         let mut parameters = PatchParams::apply(manager).force();
         parameters.dry_run = dry_run;
+        parameters.field_validation = dry_run.then_some(ValidationDirective::Strict);
         let mut applied = Vec::new();
         for object in parse(yaml)? {
             let types = object.types.clone().context("a document without kind")?;
@@ -92,6 +94,7 @@ pub fn kind(name: &str) -> GroupVersionKind {
         "StatefulSet" | "Deployment" => ("apps", "v1"),
         "Lease" => ("coordination.k8s.io", "v1"),
         "Job" => ("batch", "v1"),
+        "Role" | "RoleBinding" => ("rbac.authorization.k8s.io", "v1"),
         "CustomResourceDefinition" => ("apiextensions.k8s.io", "v1"),
         "MutatingAdmissionPolicy" | "MutatingAdmissionPolicyBinding" => ("admissionregistration.k8s.io", "v1"),
         "MySQLBackup" | "MySQLRestore" | "CronBackup" | "BackupStorage" => ("stillframe.dev", "v1alpha1"),

@@ -193,6 +193,26 @@ impl Space {
         .await
     }
 
+    /// Waits until something was said about an object in an event, and returns it as `kubectl get events` shows it.
+    pub async fn event(&self, about: &Value, reason: &str) -> Result<Value> {
+        let is =
+            |event: &Value, field: &str, of: &str| text(event, &format!("/involvedObject/{field}")) == text(about, of);
+        let name = text(about, "/metadata/name");
+        until(&format!("an event {reason} of {name}"), Duration::from_mins(2), || async {
+            let events = self.list("Event", "").await?;
+            let mut found = events.iter().filter(|event| text(event, "/reason") == reason);
+            let whole = found.clone().find(|event| {
+                is(event, "uid", "/metadata/uid")
+                    && is(event, "name", "/metadata/name")
+                    && is(event, "namespace", "/metadata/namespace")
+                    && is(event, "kind", "/kind")
+                    && is(event, "apiVersion", "/apiVersion")
+            });
+            Ok(whole.cloned().ok_or_else(|| format!("{:?}", found.next())))
+        })
+        .await
+    }
+
     /// Waits until a condition has a status ("True", "False"), and returns the object.
     pub async fn condition(
         &self,

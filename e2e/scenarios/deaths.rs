@@ -8,8 +8,9 @@ use serde_json::{Value, json};
 use super::core::plain_pods::loaded_server;
 use crate::harness::load::check_invariants;
 use crate::harness::objects::{MINUTES, backup, gtids, restore, with};
+use crate::harness::operator;
 use crate::harness::space::text;
-use crate::harness::{Bucket, Mysql, Space, say, scenario};
+use crate::harness::{Bucket, Mysql, Space, say, scenario, until};
 
 /// Slow enough that the copy can be met while it runs.
 fn slow(name: &str, mysql: &Mysql) -> Value {
@@ -69,7 +70,7 @@ async fn a_killed_operator_finds_its_work_again() -> Result<()> {
         space.ready_storage("bucket", &bucket, "shop").await?;
         space.apply_object(&slow("orphan", &mysql)).await?;
         let runner = space.copying("orphan").await?;
-        let system = Space { cluster: space.cluster.clone(), name: "stillframe-system".to_owned() };
+        let system = operator::system(&space);
         for pod in system.list("Pod", "app.kubernetes.io/component=operator").await? {
             system.kill9(text(&pod, "/metadata/name")).await?;
         }
@@ -122,8 +123,16 @@ async fn a_namespace_can_be_deleted_when_its_storage_is_gone() -> Result<()> {
         space.copying("running").await?;
         bucket.stop().await?;
         space.delete("Secret", &bucket.secret()).await?;
-        // Namespace, storage and backups go at the same time; finalizers must let go within a bounded time.
-        space.remove().await
+        // Namespace, storage and backups go at the same time; finalizers must let go within a bounded time. What was left
+        // behind is counted: an event would have no namespace any more.
+        let counted = until("what is left behind to be counted", MINUTES, || async {
+            let of_it = format!("namespace=\"{}\"", space.name);
+            // Others restart the operator meanwhile.
+            let pages = operator::metrics(&space).await.unwrap_or_default();
+            let counted = operator::samples(&pages, "stillframe_backup_data_left_behind_total", &of_it)?;
+            Ok(if counted.iter().sum::<f64>() >= 1.0 { Ok(()) } else { Err(format!("{counted:?}")) })
+        });
+        tokio::try_join!(space.remove(), counted).map(drop)
     })
     .await
 }

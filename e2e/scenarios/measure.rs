@@ -2,41 +2,20 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use futures::StreamExt as _;
-use kube::api::{GetParams, Request};
 use serde_json::{Value, json};
 
-use crate::harness::space::text;
+use crate::harness::operator::{self, metrics};
 use crate::harness::{Space, say, scenario, until};
 
 /// How many backups, unless STILLFRAME_E2E_OBJECTS says another number.
 const OBJECTS: usize = 10_000;
 const MIB: f64 = 1_048_576.0;
 
-/// The operators' metrics pages, one after another, by the API server's proxy: one of them works, the others wait.
-async fn metrics(space: &Space) -> Result<String> {
-    let system = Space { cluster: space.cluster.clone(), name: "stillframe-system".to_owned() };
-    let mut pages = String::new();
-    for pod in system.list("Pod", "app.kubernetes.io/component=operator").await? {
-        if pod.pointer("/metadata/deletionTimestamp").is_some() || text(&pod, "/status/phase") != "Running" {
-            continue; // one that was replaced a moment ago
-        }
-        let name = text(&pod, "/metadata/name");
-        let proxy = format!("/api/v1/namespaces/stillframe-system/pods/{name}:8080/proxy");
-        let request = Request::new(proxy).get("metrics", &GetParams::default())?;
-        pages.push_str(&space.cluster.client.request_text(request).await?);
-    }
-    ensure!(!pages.is_empty(), "no operator runs");
-    Ok(pages)
-}
-
-/// All samples of a metric.
+/// All samples of a metric, of which there must be some.
 fn samples(pages: &str, name: &str) -> Result<Vec<f64>> {
-    let lines = pages.lines().filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])));
-    let numbers: Option<Vec<f64>> =
-        lines.map(|line| line.rsplit(' ').next().and_then(|text| text.parse().ok())).collect();
-    let numbers = numbers.with_context(|| format!("{name} is no number"))?;
+    let numbers = operator::samples(pages, name, "")?;
     ensure!(!numbers.is_empty(), "no metric {name}");
     Ok(numbers)
 }

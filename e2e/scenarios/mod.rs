@@ -4,9 +4,11 @@ pub mod core;
 
 mod deaths;
 mod demo;
+mod encrypted;
 mod gitops;
 mod identity;
 mod import;
+mod limits;
 mod measure;
 mod members;
 mod new_cluster;

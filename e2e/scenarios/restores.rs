@@ -9,7 +9,7 @@ use super::core::plain_pods::loaded_server;
 use crate::harness::load::check_invariants;
 use crate::harness::objects::{MINUTES, backup, gtids, restore, with};
 use crate::harness::space::text;
-use crate::harness::{Bucket, Mysql, Space, fill, say, scenario};
+use crate::harness::{Bucket, Mysql, Space, fill, say, scenario, until};
 
 /// A storage, and a backup of a server whose writers have come to rest.
 async fn backed_up(space: &Space) -> Result<(Bucket, Mysql)> {
@@ -103,12 +103,17 @@ async fn label_nodes(space: &Space, label: &str, value: &Value) -> Result<()> {
     Ok(())
 }
 
-/// A restore whose runner is at work and cannot end: it was made for a node that was not there, and found its store
-/// stopped when the node came.
-async fn held(space: &Space, bucket: &Bucket, name: &str, label: &str) -> Result<String> {
+/// A restore into a new claim, for a node with a label.
+fn waiting(name: &str, label: &str, spec: &Value) -> Value {
     let target = json!({"newClaim": {"name": format!("data-{name}-0"), "template": {"storage": "2Gi"}}});
     let selector = json!({"spec": {"runner": {"nodeSelector": {label: "yes"}}}});
-    space.apply_object(&with(restore(name, "first", &target), &selector)).await?;
+    with(with(restore(name, "first", &target), &selector), &json!({"spec": spec}))
+}
+
+/// A restore whose runner is at work and cannot end: it was made for a node that was not there, and found its store
+/// stopped when the node came.
+async fn held(space: &Space, bucket: &Bucket, name: &str, label: &str, spec: &Value) -> Result<String> {
+    space.apply_object(&waiting(name, label, spec)).await?;
     space.reason("MySQLRestore", name, "Succeeded", "Unschedulable", MINUTES).await?;
     bucket.stop().await?;
     label_nodes(space, label, &json!("yes")).await?;
@@ -122,7 +127,7 @@ async fn held(space: &Space, bucket: &Bucket, name: &str, label: &str) -> Result
 async fn a_killed_runner_starts_over_and_applying_again_does_nothing() -> Result<()> {
     scenario("restore-killed", |space| async move {
         let (bucket, mysql) = backed_up(&space).await?;
-        let pod = held(&space, &bucket, "survivor", "stillframe.dev/e2e-killed").await?;
+        let pod = held(&space, &bucket, "survivor", "stillframe.dev/e2e-killed", &json!({})).await?;
         space.kill9(&pod).await?;
         say("killed the runner at work");
         let retried = space.reason("MySQLRestore", "survivor", "Succeeded", "Retrying", MINUTES).await?;
@@ -155,7 +160,7 @@ async fn a_killed_runner_starts_over_and_applying_again_does_nothing() -> Result
 async fn deleting_a_running_restore_leaves_nothing() -> Result<()> {
     scenario("restore-deleted", |space| async move {
         let (bucket, _mysql) = backed_up(&space).await?;
-        held(&space, &bucket, "unwanted", "stillframe.dev/e2e-deleted").await?;
+        held(&space, &bucket, "unwanted", "stillframe.dev/e2e-deleted", &json!({})).await?;
         label_nodes(&space, "stillframe.dev/e2e-deleted", &Value::Null).await?;
         let staging = space.list("PersistentVolumeClaim", "stillframe.dev/claim-key").await?;
         let staging = staging.first().context("no staging claim")?;
@@ -168,6 +173,44 @@ async fn deleting_a_running_restore_leaves_nothing() -> Result<()> {
         let left = space.list("Pod", "app.kubernetes.io/name=stillframe").await?;
         ensure!(left.iter().all(|pod| !text(pod, "/metadata/name").starts_with("unwanted")), "a runner is left");
         Ok(())
+    })
+    .await
+}
+
+/// A restore that failed leaves neither claim nor volume nor runner.
+async fn left_nothing(space: &Space, name: &str) -> Result<()> {
+    until("what was made for it to go", MINUTES, || async {
+        let mut left = space.list("PersistentVolumeClaim", "stillframe.dev/claim-key").await?;
+        left.append(&mut space.list("Pod", "stillframe.dev/claim-key").await?);
+        Ok(if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) })
+    })
+    .await?;
+    let claim = space.find("PersistentVolumeClaim", &format!("data-{name}-0")).await?;
+    ensure!(claim.is_none(), "a claim with nothing in it appeared: {claim:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn time_and_tries_of_a_restore_end() -> Result<()> {
+    scenario("restore-limits", |space| async move {
+        let (bucket, mysql) = backed_up(&space).await?;
+        let label = "stillframe.dev/e2e-limits";
+        space.apply_object(&waiting("late", label, &json!({"activeDeadlineSeconds": 20}))).await?;
+        space.reason("MySQLRestore", "late", "Succeeded", "Unschedulable", MINUTES).await?;
+        let (reason, message) = space.failed("MySQLRestore", "late", MINUTES).await?;
+        ensure!(reason == "ActiveDeadlineExceeded" && message.contains("activeDeadlineSeconds"), "{reason}: {message}");
+        left_nothing(&space, "late").await?;
+
+        let pod = held(&space, &bucket, "hopeless", label, &json!({"backoffLimit": 0})).await?;
+        space.kill9(&pod).await?;
+        let (reason, message) = space.failed("MySQLRestore", "hopeless", MINUTES).await?;
+        ensure!(reason == "RunnerDied" && message.contains("data-hopeless-0"), "{reason}: {message}");
+        left_nothing(&space, "hopeless").await?;
+        label_nodes(&space, label, &Value::Null).await?;
+        say("late, and killed in its only try: both failed, and left nothing");
+
+        bucket.go_on().await?;
+        mysql.brought_back("first").await.map(drop)
     })
     .await
 }

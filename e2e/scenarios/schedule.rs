@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
+use stillframe::api::conditions::events;
 
 use super::core::plain_pods::loaded_server;
 use crate::harness::objects::{MINUTES, backup_spec, with};
@@ -82,6 +83,9 @@ async fn backups_by_the_clock_and_their_retention() -> Result<()> {
 
         // At once, then at each minute; applied again in between.
         let first = good_after(&space, "").await?;
+        let cron = space.get("CronBackup", "often").await?;
+        let told = space.event(&cron, events::BACKUP_CREATED).await?;
+        ensure!(text(&told, "/message").contains("often-") && text(&told, "/type") == "Normal", "{told}");
         let first_id = text(&space.get("MySQLBackup", &first).await?, "/status/backupId").to_owned();
         let second = good_after(&space, &first).await?;
         space.patch("MySQLBackup", &second, &json!({ "spec": { "pinned": true } })).await?;
@@ -94,6 +98,7 @@ async fn backups_by_the_clock_and_their_retention() -> Result<()> {
             ensure!(!metadata.contains("argocd") && !metadata.contains("fluxcd"), "a tool would prune it: {metadata}");
         }
         space.gone("MySQLBackup", &first, MINUTES).await?;
+        space.event(&cron, events::BACKUP_REMOVED).await?;
         let left: Vec<String> = bucket.objects("shop").await?.into_iter().filter(|at| at.contains(&first_id)).collect();
         ensure!(left.iter().all(|path| path.ends_with("/manifest.json")), "its data stays: {left:?}");
         say(format!("{first} went with its data, though the template's deletionPolicy is Retain"));
@@ -205,7 +210,8 @@ async fn a_backup_goes_at_its_time_unless_it_is_pinned() -> Result<()> {
             "spec": with(backup_spec("bucket", &mysql), &json!({ "pinned": true })),
         });
         space.apply_object(&kept).await?;
-        let id = text(&space.succeeded("MySQLBackup", "kept").await?, "/status/backupId").to_owned();
+        let taken = space.succeeded("MySQLBackup", "kept").await?;
+        let id = text(&taken, "/status/backupId").to_owned();
         let told = |backup: &Value| backup.pointer("/status/recorded/pinned") == Some(&json!(true));
         space.wait("MySQLBackup", "kept", "is told to the storage", MINUTES, told).await?;
         space.patch("MySQLBackup", "kept", &json!({ "spec": { "expirationTime": past } })).await?;
@@ -224,6 +230,8 @@ async fn a_backup_goes_at_its_time_unless_it_is_pinned() -> Result<()> {
         // Any change makes the operator look again at once.
         space.patch("MySQLBackup", "kept", &json!({ "spec": { "expirationTime": "2020-01-02T00:00:00Z" } })).await?;
         space.gone("MySQLBackup", "kept", MINUTES).await?;
+        space.event(&taken, events::BACKUP_KEPT).await?;
+        space.event(&taken, events::BACKUP_EXPIRED).await?;
         let left: Vec<String> = bucket.objects("shop").await?.into_iter().filter(|path| path.contains(&id)).collect();
         ensure!(left.iter().all(|path| path.ends_with("/manifest.json")), "its data stays: {left:?}");
         say("went with its data once nothing spoke against it");

@@ -4,6 +4,8 @@ use std::process::{Command, Output};
 
 use anyhow::{Context as _, Result, ensure};
 
+use crate::harness::{say, scenario};
+
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// Runs helm: `$HELM`, which `e2e/run` sets.
@@ -14,7 +16,11 @@ pub fn helm(args: &[&str]) -> Result<Output> {
 
 /// What the chart makes with some values, or why it does not.
 fn template(values: &[&str]) -> Result<Result<String, String>> {
-    let mut args = vec!["template", "release", "helm/stillframe", "--namespace", "there"];
+    template_in("there", values)
+}
+
+fn template_in(namespace: &str, values: &[&str]) -> Result<Result<String, String>> {
+    let mut args = vec!["template", "release", "helm/stillframe", "--namespace", namespace];
     for value in values {
         args.extend(["--set", value]);
     }
@@ -143,4 +149,29 @@ fn what_is_generated_is_up_to_date() -> Result<()> {
         String::from_utf8_lossy(&output.stderr)
     );
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_api_server_takes_all_that_is_installed() -> Result<()> {
+    scenario("install", |space| async move {
+        let manifest = std::fs::read_to_string(format!("{ROOT}/manifests/install.yaml"))?;
+        let narrow = format!("watchNamespace={}", space.name);
+        let rendered = |values: &[&str]| template_in(&space.name, values)?.map_err(|why| anyhow::anyhow!("{why}"));
+        // Monitoring is of kinds that a plain cluster does not know.
+        let all = rendered(&[&narrow, "replicas=3", "allowEphemeralContainers=true"])?;
+        for (what, yaml) in
+            [("manifests/install.yaml", manifest), ("the chart", rendered(&[])?), ("the chart with all on", all)]
+        {
+            let taken =
+                space.cluster.apply(&space.name, &yaml, "reader", true).await.with_context(|| what.to_owned())?;
+            let of = |kind: &str| {
+                taken.iter().filter(|object| object.types.as_ref().is_some_and(|types| types.kind == kind)).count()
+            };
+            let (definitions, operators) = (of("CustomResourceDefinition"), of("Deployment"));
+            ensure!(definitions == 4 && operators == 1, "{what}: {definitions} definitions, {operators} operators");
+            say(format!("{what}: {} objects are accepted", taken.len()));
+        }
+        Ok(())
+    })
+    .await
 }
