@@ -2,6 +2,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use kube::api::{GetParams, Request};
+use kube::{Client, Config};
 use serde_json::Value;
 
 use super::space::{Space, text};
@@ -22,18 +23,21 @@ pub async fn pods(space: &Space) -> Result<Vec<Value>> {
     Ok(pods.into_iter().filter(runs).collect())
 }
 
-/// A page of one of them, by the API server's proxy. An error has what the page says.
-pub async fn page(space: &Space, pod: &str, page: &str) -> Result<String> {
+/// A page of one of them, by the API server's proxy. An error has what the page says, and comes at once: the other client
+/// would ask one that is not ready again and again.
+pub async fn page(pod: &str, page: &str) -> Result<String> {
     let proxy = format!("/api/v1/namespaces/{NAMESPACE}/pods/{pod}:8080/proxy");
     let request = Request::new(proxy).get(page, &GetParams::default())?;
-    Ok(space.cluster.client.request_text(request).await?)
+    let mut config = Config::infer().await?;
+    config.default_retry = false;
+    Ok(Client::try_from(config)?.request_text(request).await?)
 }
 
 /// The metrics of all of them, one after another: one of them works, the others wait.
 pub async fn metrics(space: &Space) -> Result<String> {
     let mut pages = String::new();
     for pod in pods(space).await? {
-        pages.push_str(&page(space, text(&pod, "/metadata/name"), "metrics").await?);
+        pages.push_str(&page(text(&pod, "/metadata/name"), "metrics").await?);
     }
     ensure!(!pages.is_empty(), "no operator runs");
     Ok(pages)

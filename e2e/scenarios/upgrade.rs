@@ -75,7 +75,7 @@ fn definition_file() -> PathBuf {
 async fn readiness(space: &Space) -> Result<BTreeMap<String, Option<String>>> {
     let mut all = BTreeMap::new();
     for pod in operator::pods(space).await? {
-        let said = operator::page(space, text(&pod, "/metadata/name"), "readyz").await;
+        let said = operator::page(text(&pod, "/metadata/name"), "readyz").await;
         all.insert(text(&pod, "/metadata/uid").to_owned(), said.err().map(|error| format!("{error:#}")));
     }
     Ok(all)
