@@ -58,19 +58,19 @@ pub(crate) async fn wait(client: &Client, pulse: &Pulse, stop: &CancellationToke
         pulse.took_turn(clock::now());
         match look(&api, &ours).await {
             Ok(unfit) => {
-                pulse.was_answered(clock::now());
                 let wrong = advice(&unfit);
+                pulse.was_answered(clock::now());
                 pulse.definitions_are(wrong.clone());
-                match &wrong {
-                    None if said.is_some() => tracing::info!("the definitions are what they should be: going on"),
-                    None => {}
-                    Some(wrong) if said.as_ref() != Some(wrong) => tracing::error!("not ready: {wrong}"),
-                    Some(_) => {}
-                }
-                if wrong.is_none() {
+                let Some(wrong) = wrong else {
+                    if said.is_some() {
+                        tracing::info!("the definitions are what they should be: going on");
+                    }
                     return true;
+                };
+                if said.as_ref() != Some(&wrong) {
+                    tracing::error!("not ready: {wrong}");
                 }
-                said = wrong;
+                said = Some(wrong);
             }
             Err(error) if error.is_forbidden() => {
                 tracing::warn!(%error, "it cannot be seen whether the definitions are those of this version: going on");
