@@ -58,8 +58,8 @@ async fn good_after(space: &Space, other: &str) -> Result<String> {
 
 /// Waits until the clock has passed the next full minute, and a while longer.
 async fn past_a_full_minute() {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    tokio::time::sleep(Duration::from_secs(75 - now.as_secs() % 60)).await;
+    let now = stillframe::util::clock::now().as_second();
+    tokio::time::sleep(Duration::from_secs((75 - now.rem_euclid(60)).unsigned_abs())).await;
 }
 
 /// Applies the schedule as a tool does that tracks its objects by labels and annotations.
