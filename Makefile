@@ -37,9 +37,13 @@ e2e: setup ## scenarios on a real cluster: $KUBECONFIG, or one of its own (root,
 clouds: ## the store's whole suite over an emulator of Azure's store (Azurite; needs Node and npm, or STILLFRAME_AZURITE)
 	$(CARGO) test --locked --features e2e --test clouds
 
+# "All targets" are not those that goals of their own run.
+OWN_GOALS = --test api_server --test clouds --test demo --test e2e --test soak
+
 lint: ## format, clippy with and without default features, documentation, layers
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets --features e2e -- -D warnings
+	$(CARGO) clippy --locked --features e2e $(OWN_GOALS) -- -D warnings
 	$(CARGO) clippy --locked --all-targets --no-default-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
 	$(CARGO) test --locked --features e2e --test layers
