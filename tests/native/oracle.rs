@@ -56,6 +56,12 @@ pub async fn recover(crash: &Crash, change: impl Fn(&Path)) -> Recovered {
 pub fn with_redo(crash: &Crash, dir: &Path) -> std::path::PathBuf {
     let datadir = dir.join("data");
     copy_tree(&crash.base(), &datadir);
+    // Alone of all files the server does not extend this one by what redo says: it only looks whether it is as large.
+    let length = |of: &Path| std::fs::metadata(of.join("ibdata1")).unwrap().len();
+    if length(crash.server.datadir()) > length(&datadir) {
+        let system = std::fs::File::options().write(true).open(datadir.join("ibdata1")).unwrap();
+        system.set_len(length(crash.server.datadir())).unwrap();
+    }
     let redo = datadir.join("#innodb_redo");
     std::fs::create_dir(&redo).unwrap();
     copy_redo(&crash.redo(), crash.log.checkpoint, &redo);
