@@ -41,6 +41,7 @@ use serde_json::Value;
 
 use data::{Data, settle};
 use support::cli::{Cli, Outcome};
+use support::files::files_below;
 use support::server::{Server, scratch};
 use support::workload::{Options, Running, Workload};
 use table::{Row, Table};
@@ -364,20 +365,6 @@ fn tablespace_files(datadir: &Path) -> Vec<PathBuf> {
         path.extension().is_some_and(|ext| ext == "ibd") || name.starts_with("undo_") || name == "ibdata1"
     });
     files
-}
-
-/// All files below a directory, but for those in directories that begin with `#`.
-fn files_below(directory: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    let mut left = vec![directory.to_owned()];
-    while let Some(path) = left.pop() {
-        if !path.is_dir() {
-            found.push(path);
-        } else if !path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('#')) {
-            left.extend(std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
-        }
-    }
-    found
 }
 
 /// Drops the files from the page cache, so that whoever comes next reads them from the disk.

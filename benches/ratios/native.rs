@@ -15,10 +15,11 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::support::cli::Cli;
+use crate::support::files::files_below;
 use crate::support::server::Server;
 use crate::support::workload::{Options, Workload, fill};
 use crate::table::Row;
-use crate::{Bench, Best, clear, files_below, forget, quoted, say};
+use crate::{Bench, Best, clear, forget, quoted, say};
 
 /// Of the table that is there before the backup.
 const COPIED: u64 = 384 << 20;

@@ -15,6 +15,8 @@ use stillframe::innodb::page::{
 };
 use stillframe::innodb::space::{SpaceHeader, TablespaceFlags, TablespaceKey};
 
+use crate::support::files::files_below;
+
 /// A tablespace's file.
 #[derive(Debug, Clone)]
 pub struct Space {
@@ -29,10 +31,8 @@ pub struct Space {
 
 /// The tablespaces below a data directory, but for temporary ones.
 pub fn spaces(datadir: &Path, keyring: Option<&Keyring>) -> BTreeMap<SpaceId, Space> {
-    let mut paths = Vec::new();
-    walk(datadir, &mut paths);
     let mut found = BTreeMap::new();
-    for file in paths.into_iter().filter(|path| is_tablespace(path)) {
+    for file in files_below(datadir).into_iter().filter(|path| is_tablespace(path)) {
         let bytes = read_start(&file);
         let header = SpaceHeader::decode(&bytes).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
         let key = match (&header.encryption, keyring) {
@@ -46,17 +46,6 @@ pub fn spaces(datadir: &Path, keyring: Option<&Keyring>) -> BTreeMap<SpaceId, Sp
         }
     }
     found
-}
-
-fn walk(dir: &Path, found: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() && !path.file_name().unwrap().to_string_lossy().starts_with("#innodb_") {
-            walk(&path, found);
-        } else if path.is_file() {
-            found.push(path);
-        }
-    }
 }
 
 fn is_tablespace(path: &Path) -> bool {

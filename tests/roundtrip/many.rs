@@ -1,9 +1,8 @@
 //! Many small tables cost neither open files nor objects nor memory of their own. What three thousand prove for a
 //! hundred thousand: each number below would already be too small for one of each per table.
 
-use std::path::Path;
-
 use super::support::cli::Cli;
+use super::support::files::files_below;
 use super::support::replica;
 use super::support::round;
 use super::support::server::{Server, scratch};
@@ -34,7 +33,7 @@ async fn many_tables_need_few_open_files_objects_and_bytes_of_memory() {
     let (report, peak) = backup.json_and_memory().await;
     assert!(report["pages"]["copied"].as_u64().unwrap() > (TABLES * PARTITIONS) as u64, "{report}");
     assert!(peak < MEMORY, "the backup took {peak} bytes of memory");
-    let objects = files_below(folder.path());
+    let objects = files_below(folder.path()).len();
     assert!((5..30).contains(&objects), "{objects} objects");
 
     let verify = Cli::with_open_files("verify", OPEN_FILES).args(["--store", &store, "backup"]);
@@ -53,9 +52,4 @@ async fn many_tables_need_few_open_files_objects_and_bytes_of_memory() {
         let sum: Vec<(String, Option<u64>)> = copy.rows(&format!("CHECKSUM TABLE {name}")).await;
         assert_eq!(sum[0].1.as_ref(), sums.get(&name), "{name}");
     }
-}
-
-fn files_below(dir: &Path) -> usize {
-    let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
-    entries.map(|path| if path.is_dir() { files_below(&path) } else { 1 }).sum()
 }

@@ -15,6 +15,7 @@ use rustix::process::Signal;
 
 use crate::kill::kills;
 use crate::support::cli::{Cli, Outcome};
+use crate::support::files::files_below;
 use crate::support::replica::check_tables;
 use crate::support::server::{Server, scratch};
 use crate::support::workload::text::Random;
@@ -117,20 +118,12 @@ async fn assert_is_no_database(source: &Server, datadir: &Path, outcome: &Outcom
 
 /// Every file of a directory, but for the redo log and the settings of isolation, which are of their own time.
 fn files(datadir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let mut found = BTreeMap::new();
-    let mut todo = vec![datadir.to_path_buf()];
-    while let Some(dir) = todo.pop() {
-        for entry in std::fs::read_dir(dir).unwrap() {
-            let path = entry.unwrap().path();
-            let name = path.strip_prefix(datadir).unwrap().to_path_buf();
-            if path.is_dir() && name != Path::new(LOG) {
-                todo.push(path);
-            } else if path.is_file() && name != Path::new("mysqld-auto.cnf") {
-                found.insert(name, std::fs::read(path).unwrap());
-            }
-        }
-    }
-    found
+    let mut files = files_below(datadir);
+    files.retain(|path| *path != datadir.join("mysqld-auto.cnf"));
+    files
+        .into_iter()
+        .map(|path| (path.strip_prefix(datadir).unwrap().to_owned(), std::fs::read(&path).unwrap()))
+        .collect()
 }
 
 fn assert_same(wanted: &BTreeMap<PathBuf, Vec<u8>>, found: &BTreeMap<PathBuf, Vec<u8>>) {

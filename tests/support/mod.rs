@@ -21,6 +21,7 @@
 
 pub mod certificate;
 pub mod cli;
+pub mod files;
 pub mod proxy;
 pub mod replica;
 pub mod round;
