@@ -237,6 +237,11 @@ pub fn condition_of<'a>(object: &'a Value, condition: &str) -> Option<&'a Value>
     conditions.iter().find(|one| one.get("type").and_then(Value::as_str) == Some(condition))
 }
 
+/// What a condition of an object says. Empty when it is not there.
+pub fn message_of<'a>(object: &'a Value, condition: &str) -> &'a str {
+    condition_of(object, condition).map_or("", |said| text(said, "/message"))
+}
+
 /// A text inside of an object, by JSON pointer. Empty when it is not there.
 pub fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
     object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::core::plain_pods::loaded_server;
 use crate::harness::objects::{MINUTES, backup, restore, storage, with};
-use crate::harness::space::{condition_of, text};
+use crate::harness::space::message_of;
 use crate::harness::{Bucket, Space, say, scenario};
 
 const OURS: &str = "8f0e4b7a1c2d3e4f5061728394a5b6c7d8e9fa0b1c2d3e4f5061728394a5b6c7";
@@ -46,8 +46,7 @@ async fn only_a_key_of_the_secret_opens_it() -> Result<()> {
 
         space.apply_object(&of("secret", "locked")).await?;
         let waits = space.reason("MySQLBackup", "secret", "Succeeded", "WaitingForReference", MINUTES).await?;
-        let message =
-            condition_of(&waits, "Succeeded").map(|said| text(said, "/message").to_owned()).unwrap_or_default();
+        let message = message_of(&waits, "Succeeded");
         ensure!(message.contains("keys"), "the Secret that is missing is not named: {message}");
 
         // One whose key is none ends a backup at once, for another try would not mend it; with the Secret's name.

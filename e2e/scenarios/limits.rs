@@ -8,7 +8,7 @@ use stillframe::api::conditions::reasons;
 
 use super::core::plain_pods::loaded_server;
 use crate::harness::objects::{MINUTES, backup, restore, storage, with};
-use crate::harness::space::{condition_of, text};
+use crate::harness::space::{message_of, text};
 use crate::harness::{Bucket, Mysql, Space, say, scenario, until};
 
 /// A backup that failed holds no lock and no pod, and nothing in the bucket can be taken for it.
@@ -100,7 +100,7 @@ async fn full(space: &Space) -> Result<()> {
 
 async fn refused(space: &Space, kind: &str, name: &str) -> Result<()> {
     let told = space.reason(kind, name, "Succeeded", reasons::POD_REFUSED, MINUTES).await?;
-    let message = condition_of(&told, "Succeeded").map(|said| text(said, "/message").to_owned()).unwrap_or_default();
+    let message = message_of(&told, "Succeeded");
     ensure!(message.contains("exceeded quota: full"), "it does not say what the API server said: {message}");
     say(format!("{kind}: {message}"));
     Ok(())

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::core::plain_pods::loaded_server;
 use crate::harness::objects::{backup, restore, storage, with};
-use crate::harness::space::{condition_of, text};
+use crate::harness::space::{condition_of, message_of, text};
 use crate::harness::{Bucket, Mysql, Space, say, scenario};
 
 const SOON: Duration = Duration::from_mins(3);
@@ -94,7 +94,7 @@ async fn a_backup_waits_for_what_is_not_there_yet() -> Result<()> {
         space.reason("MySQLBackup", "patient", "Succeeded", "WaitingForReference", SOON).await?;
         space.ready_storage("bucket", &bucket, "shop").await?;
         let waiting = space.reason("MySQLBackup", "patient", "Succeeded", "WaitingForReference", SOON).await?;
-        let message = condition_of(&waiting, "Succeeded").map(|condition| text(condition, "/message").to_owned()).unwrap_or_default();
+        let message = message_of(&waiting, "Succeeded");
         ensure!(message.contains("mysql-backup-user"), "it does not say what it waits for: {message}");
         space
             .apply_object(&json!({

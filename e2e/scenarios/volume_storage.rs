@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::core::plain_pods::loaded_server;
 use crate::harness::objects::{MINUTES, backup, backup_spec, gtids, with};
-use crate::harness::space::{condition_of, text};
+use crate::harness::space::{condition_of, message_of, text};
 use crate::harness::{MYSQL_IMAGE, Space, fill, say, scenario, until};
 
 const CLAIM: &str = "backups";
@@ -60,7 +60,7 @@ async fn backups_on_a_volume_are_as_good_as_in_a_bucket() -> Result<()> {
         space.apply_object(&storage(&json!({}))).await?;
         let (mysql, load) = loaded_server(&space, "mysql").await?;
         let said = space.condition("BackupStorage", "volume", "Ready", "False", MINUTES).await?;
-        let message = condition_of(&said, "Ready").map(|said| text(said, "/message").to_owned()).unwrap_or_default();
+        let message = message_of(&said, "Ready");
         ensure!(message.contains(CLAIM), "the missing claim is not named: {message}");
         space.apply_object(&claim()).await?;
         space.condition("BackupStorage", "volume", "Ready", "True", MINUTES).await?;

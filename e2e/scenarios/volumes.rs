@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::core::plain_pods::command;
 use crate::harness::mysql::BACKUP_USER;
 use crate::harness::objects::{MINUTES, backup, gtids, with};
-use crate::harness::space::{condition_of, text};
+use crate::harness::space::{message_of, text};
 use crate::harness::{Bucket, Load, MYSQL_IMAGE, Mysql, Space, fill, say, scenario, until};
 
 /// A server whose data is on a volume of another kind than usual.
@@ -45,9 +45,7 @@ async fn a_volume_that_cannot_be_shared_is_said_at_once() -> Result<()> {
             space.apply_object(&backup(name, "bucket", &mysql)).await?;
             let told =
                 space.reason("MySQLBackup", name, "Succeeded", "VolumeNotShareable", Duration::from_mins(3)).await?;
-            let message = condition_of(&told, "Succeeded")
-                .map(|condition| text(condition, "/message").to_owned())
-                .unwrap_or_default();
+            let message = message_of(&told, "Succeeded");
             ensure!(message.contains(word) && message.contains("allowEphemeralContainer"), "{name}: {message}");
             ensure!(
                 space.list("Pod", "app.kubernetes.io/name=stillframe").await?.is_empty(),
