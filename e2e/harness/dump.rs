@@ -22,7 +22,7 @@ impl Space {
         for pod in self.list("Pod", "").await.unwrap_or_default() {
             self.dump_pod(&pod).await;
         }
-        let operator = Self { cluster: self.cluster.clone(), name: "stillframe-system".to_owned() };
+        let operator = super::operator::system(self);
         for pod in operator.list("Pod", "").await.unwrap_or_default() {
             operator.dump_pod(&pod).await;
         }

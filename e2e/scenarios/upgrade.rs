@@ -24,7 +24,7 @@ fn force() -> Result<&'static [&'static str]> {
 }
 
 fn helm(arguments: &[&str]) -> Result<String> {
-    let all: Vec<&str> = ["--namespace", "stillframe-system"].iter().chain(arguments).copied().collect();
+    let all: Vec<&str> = ["--namespace", operator::NAMESPACE].iter().chain(arguments).copied().collect();
     let output = super::core::chart::helm(&all)?;
     ensure!(output.status.success(), "helm {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     Ok(String::from_utf8(output.stdout)?)
