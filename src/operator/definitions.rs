@@ -112,17 +112,22 @@ async fn look(
 fn compare(own: &CustomResourceDefinition, there: Option<&CustomResourceDefinition>) -> Option<Unfit> {
     let name = own.name_any();
     let Some(there) = there else { return Some(Unfit::Missing { name }) };
-    let of = |definition: &CustomResourceDefinition| -> Option<CustomResourceDefinitionVersion> {
-        definition.spec.versions.iter().find(|version| version.name == api::VERSION && version.served).cloned()
-    };
-    let (Some(own), Some(served)) = (of(own), of(there)) else { return Some(Unfit::NotServed { name }) };
-    if let Some(what) = lacking(&own, &served) {
+    let (Some(own), Some(served)) = (served_by(own), served_by(there)) else { return Some(Unfit::NotServed { name }) };
+    if let Some(what) = lacking(own, served) {
         return Some(Unfit::Lacks { name, what });
     }
-    let conditions = there.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    let mut conditions = conditions.into_iter();
+    let mut conditions = there.status.iter().flat_map(|status| status.conditions.iter().flatten());
     let established = conditions.any(|condition| condition.type_ == "Established" && condition.status == "True");
     (!established).then_some(Unfit::NotEstablished { name })
+}
+
+/// Our version of a definition.
+fn served_by(definition: &CustomResourceDefinition) -> Option<&CustomResourceDefinitionVersion> {
+    definition.spec.versions.iter().find(|version| version.name == api::VERSION && version.served)
+}
+
+fn schema_of(version: &CustomResourceDefinitionVersion) -> Option<&JSONSchemaProps> {
+    version.schema.as_ref()?.open_api_v3_schema.as_ref()
 }
 
 /// What a version lacks that ours has: the first of it.
@@ -133,9 +138,8 @@ fn lacking(own: &CustomResourceDefinitionVersion, there: &CustomResourceDefiniti
     if has_status(own) && !has_status(there) {
         return Some("the subresource status".to_owned());
     }
-    let schema = |version: &CustomResourceDefinitionVersion| version.schema.as_ref()?.open_api_v3_schema.clone();
-    match (schema(own), schema(there)) {
-        (Some(own), Some(there)) => lacking_field(&own, &there, ""),
+    match (schema_of(own), schema_of(there)) {
+        (Some(own), Some(there)) => lacking_field(own, there, ""),
         (Some(_), None) => Some("its schema".to_owned()),
         (None, _) => None,
     }
