@@ -74,6 +74,8 @@ pub(crate) async fn wait(client: &Client, pulse: &Pulse, stop: &CancellationToke
             }
             Err(error) if error.is_forbidden() => {
                 tracing::warn!(%error, "it cannot be seen whether the definitions are those of this version: going on");
+                // Whatever was wrong before: it is not known to be any more.
+                pulse.definitions_are(None);
                 return true;
             }
             Err(error) => tracing::warn!(%error, "the definitions cannot be looked at yet"),

@@ -1,5 +1,9 @@
 //! The definitions that this program makes, with something changed as an older or newer version would have it.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use hyper::{Request, Response};
+use kube::client::Body;
 use serde_json::{Value, json};
 
 use super::*;
@@ -102,4 +106,35 @@ fn all_that_is_wrong_is_said_with_what_to_do() {
         "the definition a is missing; the definition b does not serve v1alpha1; apply those of this version: \
          kubectl apply --server-side -f crds/"
     );
+}
+
+/// An API server that answers as many requests as there are definitions with the first of these codes, and all others with
+/// the second.
+fn refusing(first: u16, then: u16) -> Client {
+    let (asked, first_look) = (AtomicUsize::new(0), api::crds().len());
+    Client::new(
+        tower::service_fn(move |_: Request<Body>| {
+            let code = if asked.fetch_add(1, Ordering::Relaxed) < first_look { first } else { then };
+            let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "message": "m",
+                                "reason": if code == 404 { "NotFound" } else { "Forbidden" }});
+            let body = Body::from(serde_json::to_vec(&status).unwrap());
+            async move { Ok::<_, tower::BoxError>(Response::builder().status(code).body(body)?) }
+        }),
+        "shop",
+    )
+}
+
+#[tokio::test]
+async fn one_that_may_not_look_goes_on_and_says_no_more_what_it_saw() {
+    let (pulse, stop) = (Pulse::default(), CancellationToken::new());
+    let client = refusing(404, 403);
+    let looks = wait(&client, &pulse, &stop);
+    let seen = async {
+        while !pulse.readiness(clock::now()).is_err_and(|why| why.contains("is missing")) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let (goes_on, ()) = tokio::join!(looks, seen);
+    assert!(goes_on);
+    assert_eq!(pulse.readiness(clock::now()), Ok(()));
 }
