@@ -58,6 +58,16 @@ const BY_HAND: [(RecordKind, &str, &str, &str); 13] = [
 const OF_OLD_TABLES: &str = "tables that had columns added at once before 8.0.29";
 const EVERY_KIND: &str = "every_kind_of_record_for_rows_that_say_how_many_columns_they_have";
 
+#[test]
+fn what_stands_for_others_is_there() {
+    let sources = [include_str!("handmade.rs"), include_str!("../../src/prepare/metadata.rs")];
+    for (.., test) in BY_HAND {
+        // Where it is in another file, that follows.
+        let name = test.split('`').next().unwrap_or(test);
+        assert!(sources.iter().any(|source| source.contains(&format!("fn {name}()"))), "no test {name}");
+    }
+}
+
 /// A branch that is taken less often in a run may be missing in the next.
 const OFTEN: u64 = 4;
 
