@@ -35,7 +35,7 @@ pub mod reader;
 pub mod redo;
 mod table;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod verify;
 mod wire;
 pub mod writer;

@@ -13,6 +13,8 @@ mod convert;
 pub mod delete;
 pub mod error;
 pub mod grants;
+#[cfg(test)]
+mod handmade;
 pub mod inspect;
 mod keyring;
 pub mod list;

@@ -324,3 +324,68 @@ fn verify_redo(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::handmade::{PACK, archive, block, page, redo};
+    use crate::ops::progress::Silent;
+
+    /// What is wrong with an archive of these pages and log blocks: object and reason.
+    fn problems(pages: &[Vec<u8>], blocks: &[Vec<u8>]) -> Vec<String> {
+        let (stored, manifest) = archive(pages, blocks);
+        assert_eq!(stored.problems(&[]), Vec::<String>::new(), "its digests are right");
+        let reader = stored.open(&[]).unwrap();
+        let one = NonZeroUsize::MIN;
+        let found = verify_all(&reader, &manifest, one, &Silent, &CancellationToken::new()).unwrap();
+        assert_eq!(found.count, u64::try_from(found.problems.len()).unwrap());
+        let bad = found.problems.iter().filter(|problem| problem.what.contains("page")).count();
+        let checked = found.pages.checked + found.pages.zero + u64::try_from(bad).unwrap();
+        assert_eq!(checked, u64::try_from(pages.len()).unwrap());
+        found.problems.into_iter().map(|problem| format!("{}: {}", problem.object, problem.what)).collect()
+    }
+
+    fn pages() -> Vec<Vec<u8>> {
+        vec![page(0), page(1), vec![0; 16384], page(3)]
+    }
+
+    #[test]
+    fn what_is_good_is_called_good() {
+        assert_eq!(problems(&pages(), &redo()), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_bad_page_is_found_below_digests_that_are_right() {
+        for (change, why) in [
+            (Box::new(|pages: &mut Vec<Vec<u8>>| pages[3][5000] ^= 1) as Box<dyn Fn(&mut Vec<Vec<u8>>)>, "checksum"),
+            (Box::new(|pages| pages.swap(1, 3)), "it says that it is page 3"),
+            (Box::new(|pages| pages[3][24..26].copy_from_slice(&99_u16.to_be_bytes())), "99"),
+        ] {
+            let mut bad = pages();
+            change(&mut bad);
+            let found = problems(&bad, &redo());
+            assert!(found.iter().any(|one| one.starts_with(&format!("{PACK}: space 5, page "))), "{found:?}");
+            assert!(found.iter().any(|one| one.contains(why)), "{why}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn redo_is_followed_block_by_block_to_its_end() {
+        let with = |index: usize, block: Vec<u8>| {
+            let mut blocks = redo();
+            blocks[index] = block;
+            problems(&pages(), &blocks)
+        };
+        let mut flipped = block(1, 496);
+        flipped[200] ^= 1;
+        for (found, why) in [
+            (with(1, flipped), "redo from LSN 8192: redo block at LSN 8704: "),
+            (with(1, block(7, 496)), "redo from LSN 8192: redo block at LSN 8704: Overwritten"),
+            (with(0, vec![0; 512]), "redo from LSN 8192: redo block at LSN 8192: NotWritten"),
+            (with(1, block(1, 300)), "redo block at LSN 8704 is not full: recovery would end there"),
+            (with(2, block(2, 90)), "redo: ends at LSN 9318, the backup ends at LSN 9328"),
+        ] {
+            assert!(found.iter().any(|one| one.contains(why)), "{why}: {found:?}");
+        }
+    }
+}

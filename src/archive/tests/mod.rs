@@ -3,6 +3,6 @@
 mod disagree;
 mod golden;
 mod round_trip;
-pub(super) mod sample;
+pub(crate) mod sample;
 mod tamper;
 mod writing;

@@ -405,7 +405,11 @@ fn damaged(object: &str, what: &str) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use super::super::placement::Placement;
+    use super::super::target::Marker;
     use super::*;
+    use crate::ops::handmade::{PACK, archive, page, redo};
+    use crate::ops::options::ExternalFiles;
 
     #[test]
     fn only_whole_empty_blocks_at_the_end_are_left_out() {
@@ -416,6 +420,32 @@ mod tests {
         assert_eq!(without_empty_end(&page).len(), 16384);
         assert_eq!(without_empty_end(&[0; 16384]).len(), 0);
         assert_eq!(without_empty_end(&[0; 1024]).len(), 1024, "smaller than a block");
+    }
+
+    /// Restores an archive of these pages as they are.
+    fn restored(pages: &[Vec<u8>]) -> Result<Vec<u8>, Error> {
+        let (stored, _) = archive(pages, &redo());
+        let reader = stored.open(&[]).unwrap();
+        let table = reader.file_table().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let datadir = dir.path().join("data");
+        let layout = Layout::plan(&table, &Placement::new(&datadir, &ExternalFiles::Keep)).unwrap();
+        let marker = Marker { backup: "b".into(), note: "n".into(), external_files: Vec::new() };
+        let target = Target::claim(&datadir, false, &marker).unwrap();
+        layout.create_all(&target, &table).unwrap();
+        write(&Context::silent(), &target, &reader, &table, &layout, None, NonZeroUsize::MIN)?;
+        Ok(std::fs::read(datadir.join("db/t.ibd")).unwrap())
+    }
+
+    #[test]
+    fn a_bad_page_is_not_restored_though_its_digests_are_right() {
+        let good = vec![page(0), page(1), vec![0; 16384], page(3)];
+        assert_eq!(restored(&good).unwrap(), good.concat());
+        let mut bad = good;
+        bad[3][5000] ^= 1;
+        let error = restored(&bad).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::DamagedBackup);
+        assert!(error.message.starts_with(&format!("{PACK}: space 5, page 3: checksum")), "{error}");
     }
 
     #[test]
