@@ -149,3 +149,61 @@ pub async fn upload_failed(failure: Arc<UploadFailure>) -> Error {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::archive::Codec;
+    use crate::archive::memory::MemoryStore;
+    use crate::archive::tests::sample::options;
+    use crate::capture::{FollowOptions, MEMORY_BYTES, Spool};
+    use crate::innodb::lsn::Lsn;
+    use crate::innodb::redo::block::encode_block;
+    use crate::innodb::redo::file::{RedoFileHeader, RedoFlags, encode_checkpoint, file_name};
+    use crate::ops::error::ErrorKind;
+
+    const START: u64 = 8192;
+
+    /// A redo log of one file whose first block begins with `payload`, and then has zeros.
+    fn write_log(dir: &Path, payload: &[u8]) {
+        let creator = "MySQL 9.7.4".to_owned();
+        let header = RedoFileHeader { log_uuid: 7, start_lsn: Lsn::new(START), creator, flags: RedoFlags(0) };
+        let mut bytes = header.encode().to_vec();
+        bytes.extend(encode_checkpoint(Lsn::new(START + 12)));
+        bytes.extend([0; 512]);
+        bytes.extend(encode_checkpoint(Lsn::ZERO));
+        bytes.extend(encode_block(Lsn::new(START), payload, Some(0)).unwrap());
+        bytes.resize(bytes.len() + (64 << 10), 0);
+        std::fs::write(dir.join(file_name(0)), bytes).unwrap();
+    }
+
+    /// Captures a log that holds just `payload`, and stores it.
+    fn stored(payload: &[u8]) -> Result<u64, Error> {
+        let (redo, parent) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        write_log(redo.path(), payload);
+        let stop = CancellationToken::new();
+        let spool = Spool::create(parent.path(), 1 << 30, "t").unwrap();
+        let follow =
+            FollowOptions { redo_dir: redo.path().to_path_buf(), spool, memory_bytes: MEMORY_BYTES, keyring: None };
+        let follower = Arc::new(RedoFollower::start(follow, &stop).unwrap());
+        let end = START + 12 + u64::try_from(payload.len()).unwrap();
+        follower.finish_at(Lsn::new(end), Duration::from_mins(1)).unwrap();
+        let writer = ArchiveWriter::new(Arc::new(MemoryStore::default()), options(Codec::None, 1 << 20, Vec::new()));
+        let writer = Arc::new(writer.unwrap());
+        Uploader { follower, writer, spool_bytes: 1 << 30, polite: false, stop }.run()
+    }
+
+    #[test]
+    fn a_record_of_an_unknown_kind_ends_the_backup() {
+        // A byte is written to page 1 of tablespace 5, at 100: a group of one record (MLOG_1BYTE with the flag).
+        const GOOD: [u8; 5] = [0x81, 5, 1, 0, 100];
+        let good = [&GOOD[..], &[7], &GOOD, &[7]].concat();
+        assert_eq!(stored(&good).unwrap(), 512);
+        let error = stored(&[&good[..], &[0xFA, 1, 2, 3, 4]].concat()).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::UnsupportedFormat, "{error}");
+        let at = (START + 12 + 12).to_string();
+        assert!(error.message.contains("type 122") && error.message.contains(&at), "{error}");
+    }
+}
