@@ -30,6 +30,8 @@ const KNOWN_KEYRING: &str = "component_keyring_file";
 /// The outcome of a preflight that did not refuse.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Checked {
+    /// Pages of tablespaces are encrypted.
+    pub encrypted: bool,
     /// What a person should know.
     pub warnings: Vec<String>,
 }
@@ -42,8 +44,8 @@ pub async fn preflight(session: &mut Session, info: &ServerInfo) -> Result<Check
     check_redo(session).await?;
     check_engines(session).await?;
     warnings.extend(check_group(session, info).await?);
-    check_keyring(session, info).await?;
-    Ok(Checked { warnings })
+    let encrypted = check_keyring(session, info).await?;
+    Ok(Checked { encrypted, warnings })
 }
 
 /// The point in time of a backup is a row of `performance_schema`.
@@ -105,13 +107,13 @@ fn judge_member(state: Option<&str>) -> Result<Option<String>, MysqlError> {
     }
 }
 
-/// Refuses keyrings that cannot be read here, where anything is encrypted.
-async fn check_keyring(session: &mut Session, info: &ServerInfo) -> Result<(), MysqlError> {
+/// Refuses keyrings that cannot be read here, where anything is encrypted. Says whether pages are.
+async fn check_keyring(session: &mut Session, info: &ServerInfo) -> Result<bool, MysqlError> {
     let act = "look for encrypted tablespaces";
     let sql = "SELECT SPACE FROM information_schema.INNODB_TABLESPACES WHERE ENCRYPTION = 'Y' LIMIT 1";
-    let encrypted = info.encrypts_logs() || !session.rows(act, sql).await?.is_empty();
-    if !encrypted {
-        return Ok(());
+    let encrypted = !session.rows(act, sql).await?.is_empty();
+    if !encrypted && !info.encrypts_logs() {
+        return Ok(false);
     }
     let sql = "SELECT STATUS_VALUE FROM performance_schema.keyring_component_status \
                WHERE STATUS_KEY = 'Component_name'";
@@ -120,7 +122,8 @@ async fn check_keyring(session: &mut Session, info: &ServerInfo) -> Result<(), M
                WHERE PLUGIN_NAME LIKE 'keyring%' AND PLUGIN_STATUS = 'ACTIVE'";
     let plugins = session.rows("list the keyring plugins", sql).await?;
     let named = components.iter().chain(&plugins).map(|row| row.text_or_empty(0));
-    judge_keyring(&named.collect::<Vec<_>>())
+    judge_keyring(&named.collect::<Vec<_>>())?;
+    Ok(encrypted)
 }
 
 fn judge_keyring(keyrings: &[&str]) -> Result<(), MysqlError> {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use crate::archive::manifest::MAX_MANIFEST_BYTES;
 use crate::capture::{CopyPlan, CopySummary, FileKind, PlannedFile, RegisteredFile, SourceLayout};
 use crate::innodb::keyring::Keyring;
+use crate::innodb::lsn::Lsn;
 use crate::innodb::version::{ServerVersion, Support};
 use crate::mysql::{self, GtidSet, LogStatus, Role, ServerInfo, ServerRole, Session};
 use crate::ops::blocking;
@@ -52,6 +53,7 @@ impl Source {
             blocking(move || look_at_files(layout, &uuid, keyring_file.as_deref())).await?
         };
         check_redo_key(&info, keyring.is_some())?;
+        check_page_key(checked.encrypted, keyring.is_some(), options.encrypted_pages)?;
         let at_start = LogStatus::read(&mut session).await?;
         check_gtid_room(at_start.gtid_executed.len().saturating_add(info.gtid_purged.len()))?;
         let ServerRole { role, .. } = ServerRole::beside(&mut session, &at_start).await?;
@@ -82,10 +84,7 @@ impl Source {
         if let (Some(space), None, EncryptedPages::Verify) = (encrypted, &self.keyring, options.encrypted_pages) {
             let path = space.pieces.first().map(|piece| piece.path.as_os_str().as_bytes()).unwrap_or_default();
             let message = format!("{} (space {}) is encrypted and no keyring was given", printable(path), space.space);
-            return Err(Error::new(ErrorKind::KeyMissing, message).advise(
-                "name the server's keyring file with --keyring-file, or accept pages that nobody checked with \
-                 --encrypted-pages copy-unverified",
-            ));
+            return Err(Error::new(ErrorKind::KeyMissing, message).advise(NO_KEYRING));
         }
         Ok(())
     }
@@ -113,31 +112,37 @@ impl Source {
 
     /// Fails where the cut is not a continuation of the start: another server, or logs that were reset meanwhile.
     pub fn check_continuation(&self, cut: &LogStatus, pages: &CopySummary) -> Result<(), Error> {
-        let changed = |what: String| Err(Error::new(ErrorKind::SourceChanged, what));
-        if cut.server_uuid != self.info.uuid {
-            let (then, now) = (&self.info.uuid, &cut.server_uuid);
-            return changed(format!("the server was {then} at the start and is {now} now"));
+        check_continuation(&self.at_start, cut, pages.max_lsn)
+    }
+}
+
+/// Whether `cut` is a later moment of the server that was as `then` when the backup began, and no page that was copied
+/// is from a later one still. Pure.
+fn check_continuation(then: &LogStatus, cut: &LogStatus, newest_page: Lsn) -> Result<(), Error> {
+    let changed = |what: String| Err(Error::new(ErrorKind::SourceChanged, what));
+    if cut.server_uuid != then.server_uuid {
+        let (then, now) = (&then.server_uuid, &cut.server_uuid);
+        return changed(format!("the server was {then} at the start and is {now} now"));
+    }
+    if cut.lsn < then.lsn {
+        let (then, now) = (then.lsn, cut.lsn);
+        return changed(format!("the server's LSN went back from {then} to {now}"));
+    }
+    if newest_page > cut.lsn {
+        let now = cut.lsn;
+        return changed(format!(
+            "a page was changed at LSN {newest_page}, but the server is only at {now}: not its page"
+        ));
+    }
+    let (before, now) = (gtids(then)?, gtids(cut)?);
+    if !now.contains(&before) {
+        return changed("transactions vanished from gtid_executed during the backup: binary logs were reset".into());
+    }
+    match (&then.binlog, &cut.binlog) {
+        (Some(then), Some(now)) if now.number() < then.number() => {
+            changed(format!("the binary log went back from {} to {}: it was reset", then.file, now.file))
         }
-        if cut.lsn < self.at_start.lsn {
-            let (then, now) = (self.at_start.lsn, cut.lsn);
-            return changed(format!("the server's LSN went back from {then} to {now}"));
-        }
-        if pages.max_lsn > cut.lsn {
-            let (page, now) = (pages.max_lsn, cut.lsn);
-            return changed(format!("a page was changed at LSN {page}, but the server is only at {now}: not its page"));
-        }
-        let (then, now) = (gtids(&self.at_start)?, gtids(cut)?);
-        if !now.contains(&then) {
-            return changed(
-                "transactions vanished from gtid_executed during the backup: binary logs were reset".into(),
-            );
-        }
-        match (&self.at_start.binlog, &cut.binlog) {
-            (Some(then), Some(now)) if now.number() < then.number() => {
-                changed(format!("the binary log went back from {} to {}: it was reset", then.file, now.file))
-            }
-            _ => Ok(()),
-        }
+        _ => Ok(()),
     }
 }
 
@@ -172,6 +177,20 @@ fn check_redo_key(info: &ServerInfo, has_keyring: bool) -> Result<(), Error> {
     let message = "the redo log is encrypted (innodb_redo_log_encrypt=ON) and no keyring was given";
     Err(Error::new(ErrorKind::KeyMissing, message).advise("name the server's keyring file with --keyring-file"))
 }
+
+/// Without the key no encrypted page can be checked. Which file it is, is only known under the lock; that there are some is
+/// known now, before anybody waits for one.
+fn check_page_key(encrypted: bool, has_keyring: bool, policy: EncryptedPages) -> Result<(), Error> {
+    if has_keyring || !encrypted || policy == EncryptedPages::CopyUnverified {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::KeyMissing, "tablespaces of the server are encrypted and no keyring was given")
+        .advise(NO_KEYRING))
+}
+
+/// What to do without the server's keys.
+const NO_KEYRING: &str = "name the server's keyring file with --keyring-file, or accept pages that nobody checked with \
+                          --encrypted-pages copy-unverified";
 
 /// GTID sets of so many bytes fit into a manifest, with what else there is in it and what comes until the cut.
 const GTID_ROOM: usize = MAX_MANIFEST_BYTES / 4 * 3;
@@ -271,6 +290,49 @@ mod tests {
             assert_eq!(refused.kind, ErrorKind::UnsupportedServer);
             assert!(refused.message.contains("8.0.29") && refused.message.contains("8.0.30"), "{refused}");
         }
+    }
+
+    #[test]
+    fn a_cut_that_is_no_later_moment_of_the_same_server_is_refused() {
+        const SET: &str = "3e11fa47-71ca-11e1-9e33-c80aa9429562:1-5";
+        const MORE: &str = "3e11fa47-71ca-11e1-9e33-c80aa9429562:1-9";
+        let status = |uuid: &str, lsn: u64, binlog: Option<&str>, gtids: &str| LogStatus {
+            server_uuid: uuid.to_owned(),
+            lsn: Lsn::new(lsn),
+            checkpoint: Lsn::new(10),
+            binlog: binlog.map(|file| mysql::BinlogPosition { file: file.to_owned(), position: 158 }),
+            gtid_executed: gtids.to_owned(),
+            channels: Vec::new(),
+            other_engines: Vec::new(),
+        };
+        let then = status("a", 1000, Some("binlog.000007"), SET);
+        let judge = |cut: &LogStatus, page: u64| check_continuation(&then, cut, Lsn::new(page));
+        judge(&then, 1000).unwrap();
+        judge(&status("a", 2000, Some("binlog.000008"), MORE), 1999).unwrap();
+        for (cut, page, why) in [
+            (status("b", 2000, Some("binlog.000008"), MORE), 10, "the server was a at the start and is b now"),
+            (status("a", 999, Some("binlog.000008"), MORE), 10, "went back from 1000 to 999"),
+            (status("a", 2000, Some("binlog.000008"), MORE), 2001, "a page was changed at LSN 2001"),
+            (status("a", 2000, Some("binlog.000008"), "3e11fa47-71ca-11e1-9e33-c80aa9429562:1-4"), 10, "vanished"),
+            (status("a", 2000, Some("binlog.000006"), MORE), 10, "from binlog.000007 to binlog.000006"),
+        ] {
+            let error = judge(&cut, page).unwrap_err();
+            assert_eq!(error.kind, ErrorKind::SourceChanged, "{error}");
+            assert!(error.message.contains(why), "{why}: {error}");
+        }
+    }
+
+    #[test]
+    fn encrypted_pages_need_their_key_or_a_word() {
+        use EncryptedPages::{CopyUnverified, Verify};
+        for (encrypted, has_keyring, policy) in
+            [(false, false, Verify), (true, true, Verify), (true, false, CopyUnverified)]
+        {
+            check_page_key(encrypted, has_keyring, policy).unwrap();
+        }
+        let error = check_page_key(true, false, Verify).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::KeyMissing);
+        assert!(error.advice().contains("--keyring-file"), "{}", error.advice());
     }
 
     #[tokio::test]
