@@ -102,3 +102,113 @@ fn system_tablespace(manifest: &Manifest, layout: &Layout, datadir: &Path, setti
         settings.push(format!("innodb_data_file_path={value}"));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::placement::Placement;
+    use super::*;
+    use crate::archive::filetable::{FileEntry, PieceEntry, SpaceEntry, StoredFileKind};
+    use crate::archive::{BackupId, Location};
+    use crate::innodb::ids::PageNo;
+    use crate::ops::handmade;
+    use crate::ops::options::ExternalFiles;
+
+    fn place(path: &str) -> Location {
+        match path.strip_prefix('/') {
+            Some(_) => Location::External(path.into()),
+            None => Location::Datadir(path.into()),
+        }
+    }
+
+    fn space(id: u32, flags: u32, paths: &[&str]) -> SpaceEntry {
+        let piece = |(number, path): (u32, &&str)| PieceEntry {
+            location: place(path),
+            first_page: PageNo(number * 100),
+            pages: 100,
+        };
+        let pieces: Vec<_> = (0..).zip(paths).map(piece).collect();
+        SpaceEntry { space: SpaceId(id), flags, pages: u32::try_from(pages_of(&pieces)).unwrap(), pieces }
+    }
+
+    fn pages_of(pieces: &[PieceEntry]) -> u64 {
+        pieces.iter().map(|piece| u64::from(piece.pages)).sum()
+    }
+
+    /// What a server needs for files that were at these places, kept there, in the data directory `/new`.
+    fn needs(
+        change: impl FnOnce(&mut Manifest),
+        system: &[&str],
+        undo: &str,
+        table: &str,
+        binlog: &str,
+    ) -> Vec<String> {
+        let (_, mut manifest) = handmade::archive(&[handmade::page(0)], &handmade::redo());
+        manifest.server.settings.clear();
+        change(&mut manifest);
+        let file = FileEntry { number: 0, location: place(binlog), kind: StoredFileKind::BinlogTail, bytes: 158 };
+        let spaces = vec![space(0, 0x4800, system), space(0xFFFF_FFEF, 0, &[undo]), space(5, 0x4421, &[table])];
+        let files = FileTable { spaces, files: vec![file], ..FileTable::default() };
+        let layout = Layout::plan(&files, &Placement::new(Path::new("/new"), &ExternalFiles::Keep)).unwrap();
+        needed(&manifest, &files, &layout, Path::new("/new"))
+    }
+
+    fn set(name: &'static str, value: &'static str) -> impl FnOnce(&mut Manifest) {
+        move |manifest| {
+            manifest.server.settings.insert(name.to_owned(), value.to_owned());
+        }
+    }
+
+    const USUAL: (&[&str], &str, &str, &str) = (&["ibdata1"], "undo_001", "db/t.ibd", "binlog.000002");
+
+    #[test]
+    fn a_directory_of_the_usual_places_needs_nothing() {
+        let (system, undo, table, binlog) = USUAL;
+        assert_eq!(needs(|_| {}, system, undo, table, binlog), [""; 0]);
+        // Not the version of a server, nor whose backup it is, but its formats.
+        let formats = |manifest: &mut Manifest| {
+            manifest.id = "x-20260314T150926Z-1a2b3c4d".parse::<BackupId>().unwrap();
+            manifest.server.page_size = PageSize::new(4096).unwrap();
+            manifest.server.lower_case_table_names = 1;
+        };
+        assert_eq!(needs(formats, system, undo, table, binlog), ["innodb_page_size=4096", "lower_case_table_names=1"]);
+    }
+
+    #[test]
+    fn each_file_elsewhere_has_its_setting() {
+        let (system, undo, table, binlog) = USUAL;
+        assert_eq!(needs(|_| {}, system, "/ssd/undo/undo_001", table, binlog), ["innodb_undo_directory=/ssd/undo"]);
+        assert_eq!(needs(|_| {}, system, undo, "/ssd/db/t.ibd", binlog), ["innodb_directories=/ssd/db"]);
+        let files = set("innodb_data_file_path", "sys1:12M;sys2:8M:autoextend");
+        assert_eq!(
+            needs(files, &["sys1", "sys2"], undo, table, binlog),
+            ["innodb_data_file_path=sys1:12M;sys2:8M:autoextend"]
+        );
+        let files = set("innodb_data_file_path", "sys1:12M;sys2:8M:autoextend");
+        assert_eq!(
+            needs(files, &["/ssd/sys1", "/hdd/sys2"], undo, table, binlog),
+            ["innodb_data_home_dir=", "innodb_data_file_path=/ssd/sys1:12M;/hdd/sys2:8M:autoextend"]
+        );
+    }
+
+    #[test]
+    fn a_binary_log_of_another_name_or_place_is_named() {
+        let (system, undo, table, _) = USUAL;
+        assert_eq!(needs(|_| {}, system, undo, table, "/logs/binlog.000002"), ["log_bin=/logs/binlog"]);
+        assert_eq!(needs(|_| {}, system, undo, table, "db-bin.000002"), ["log_bin=/new/db-bin"]);
+        let index = set("log_bin_index", "/logs/all-of-them.index");
+        assert_eq!(
+            needs(index, system, undo, table, "/logs/binlog.000002"),
+            ["log_bin=/logs/binlog", "log_bin_index=/logs/all-of-them.index"]
+        );
+    }
+
+    #[test]
+    fn the_one_run_that_recovers_has_the_binary_log_that_the_source_had() {
+        let (_, mut manifest) = handmade::archive(&[handmade::page(0)], &handmade::redo());
+        assert_eq!(for_recovery(&manifest), [""; 0]);
+        set("gtid_mode", "ON")(&mut manifest);
+        assert_eq!(for_recovery(&manifest), ["gtid-mode=ON", "enforce-gtid-consistency=ON"]);
+        manifest.binlog = None;
+        assert_eq!(for_recovery(&manifest), ["skip-log-bin"]);
+    }
+}
