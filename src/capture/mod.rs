@@ -40,6 +40,7 @@ pub use follower::{CapturedRedo, FollowOptions, RedoFollower};
 pub use keys::{redo_master_key, space_master_keys};
 pub use plan::{CopyPlan, FileKind, PlannedFile, PlannedSpace, RegisteredFile, SourceLayout, SpacePiece, SystemFile};
 pub use polite::{Activity, LEAST_PACE, Politeness};
+pub use read::PassingFile;
 pub use scan::plan_copy;
 pub use segment::{MEMORY_BYTES, RedoSegment, SegmentBlocks};
 pub use spool::{Spool, SpooledFile, check_room, spool_files};

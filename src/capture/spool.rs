@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::CaptureError;
 use super::plan::PlannedFile;
+use super::read::PassingFile;
 
 /// A directory of bounded size. Cheap to share by [`Arc`].
 #[derive(Debug)]
@@ -172,7 +173,7 @@ fn spool_file(
     buffer: &mut [u8],
     cancel: &CancellationToken,
 ) -> Result<SpooledFile, CaptureError> {
-    let mut source = File::open(&file.path).map_err(CaptureError::io("open", &file.path))?;
+    let mut source = PassingFile::new(File::open(&file.path).map_err(CaptureError::io("open", &file.path))?);
     let (mut target, mut copy) = spool.file()?;
     loop {
         if cancel.is_cancelled() {

@@ -19,7 +19,7 @@ use crate::archive::filetable::{FileEntry, FileTable, PieceEntry, SpaceEntry, St
 use crate::archive::frame::FrameInput;
 use crate::archive::writer::PackWriter;
 use crate::archive::{Contents, FILE_UNIT, Location, StreamId};
-use crate::capture::{CopyPlan, FileKind, PlannedFile, PlannedSpace, SpooledFile, WINDOW_BYTES};
+use crate::capture::{CopyPlan, FileKind, PassingFile, PlannedFile, PlannedSpace, SpooledFile, WINDOW_BYTES};
 use crate::innodb::page::all_zero;
 use crate::ops::blocking;
 use crate::ops::error::{Error, ErrorKind};
@@ -90,7 +90,8 @@ pub(super) async fn store(
                 path: tail.path,
                 kind: FileKind::SystemTable,
             };
-            let stored = files.add(&location(&place), StoredFileKind::BinlogTail, tail.file, tail.bytes)?;
+            let stored =
+                files.add(&location(&place), StoredFileKind::BinlogTail, PassingFile::new(tail.file), tail.bytes)?;
             if stored != tail.bytes {
                 let message = format!("{} became shorter while it was copied", place.path.display());
                 return Err(Error::new(ErrorKind::SourceChanged, message));
@@ -125,7 +126,7 @@ impl FileStore {
             open => open.map_err(read_error(&file.path))?,
         };
         let kind = if is_buffer_pool { StoredFileKind::BufferPool } else { stored_kind(file.kind) };
-        self.add(&location(file), kind, open, u64::MAX).map(drop)
+        self.add(&location(file), kind, PassingFile::new(open), u64::MAX).map(drop)
     }
 
     /// Stores up to `limit` bytes of `file`; returns how many there were. A log table may grow meanwhile: its end is
