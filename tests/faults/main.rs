@@ -5,6 +5,7 @@
 //!   locks.rs    who waits for whom, and for how long
 //!   consumer.rs the redo consumer, given up before the server stalls
 //!   cancel.rs   signals at every step: locks go at once, nothing stays that could be taken for a backup
+//!   commit.rs   what must be true before a backup exists
 //!   damage.rs   stored objects that are cut short, missing, swapped or altered; keys; two servers in one repository
 //!   target.rs   restores that are refused before a byte is written, and those that were interrupted
 //!   recovery.rs a server that was to finish a restore and does not
@@ -19,6 +20,7 @@
 mod support;
 
 mod cancel;
+mod commit;
 mod consumer;
 mod damage;
 mod help;
