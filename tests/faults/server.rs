@@ -123,7 +123,61 @@ async fn a_damaged_page_on_the_servers_disk_is_named() {
     let outcome = round::backup(&server, &store).run().await;
     outcome.assert_failed(ErrorKind::CorruptPage, "d/redo.ibd");
     assert!(outcome.stderr.contains(&format!("(space {}), page 6", space.0)), "{outcome}");
+    assert!(outcome.stderr.contains("of table `d`.`redo`"), "{outcome}");
     assert!(outcome.stderr.contains("CHECK TABLE"), "no advice: {outcome}");
     assert_no_backup(&store).await;
     round::assert_nothing_left(&server).await;
+}
+
+/// The first page from `from` on of one of these types, and a byte of it that is in use: where page compression leaves
+/// out the end, near the beginning of what is left.
+fn used_byte(file: &[u8], page_size: usize, types: &[u16]) -> (usize, u64) {
+    let is_such = |page: &[u8]| types.contains(&u16::from_be_bytes([page[24], page[25]]));
+    let page = file.chunks(page_size).enumerate().skip(5).find(|(_, page)| is_such(page)).expect("no such page").0;
+    (page, u64::try_from(page * page_size + 300).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damage_is_found_below_compression_and_encryption() {
+    const INDEX: u16 = 17855;
+    const TABLES: [(&str, &str, usize, u16); 5] = [
+        ("zip", "ROW_FORMAT=COMPRESSED KEY_BLOCK_SIZE=4", 4096, INDEX),
+        ("holes", "COMPRESSION='zlib'", 16384, 14),
+        ("secret", "ENCRYPTION='Y'", 16384, 15),
+        ("secret_holes", "ENCRYPTION='Y' COMPRESSION='zlib'", 16384, 16),
+        ("secret_zip", "ENCRYPTION='Y' ROW_FORMAT=COMPRESSED KEY_BLOCK_SIZE=4", 4096, 15),
+    ];
+    let mut server = small(Server::builder().keyring().option("innodb_buffer_pool_load_at_startup", "OFF")).await;
+    for (name, options, ..) in TABLES {
+        server
+            .sql(&format!(
+                "CREATE TABLE d.{name} (id INT PRIMARY KEY, pad VARCHAR(2000)) {options};\n\
+                 INSERT INTO d.{name} WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 900) \
+                 SELECT i, REPEAT(SHA2(i, 512), 10) FROM n"
+            ))
+            .await;
+    }
+    // All pages are in their files then, and nobody writes any more.
+    server.restart().await;
+    let (_folder, store) = round::folder_store();
+    let backup =
+        || round::backup(&server, &store).arg("--keyring-file").arg(server.keyring_file().unwrap()).spawn().wait();
+    for (name, _, page_size, kind) in TABLES {
+        let path = server.datadir().join(format!("d/{name}.ibd"));
+        let (page, at) = used_byte(&std::fs::read(&path).unwrap(), page_size, &[kind]);
+        let file = std::fs::File::options().read(true).write(true).open(&path).unwrap();
+        let flip = || {
+            let mut byte = [0];
+            file.read_exact_at(&mut byte, at).unwrap();
+            file.write_all_at(&[byte[0] ^ 1], at).unwrap();
+            file.sync_all().unwrap();
+        };
+        flip();
+        let outcome = backup().await;
+        outcome.assert_failed(ErrorKind::CorruptPage, &format!("d/{name}.ibd"));
+        let told = format!("page {page} of table `d`.`{name}`");
+        assert!(outcome.stderr.contains(&told), "{told}: {outcome}");
+        flip();
+    }
+    backup().await.assert_success();
 }
