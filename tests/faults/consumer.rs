@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use rustix::process::Signal;
+use stillframe::ops::error::ErrorKind;
 
 use crate::help::{Writer, files, small, write_redo};
 use crate::support::cli::{Background, Cli};
@@ -175,4 +176,29 @@ async fn a_server_that_cannot_be_watched_any_more_is_freed_from_waiting() {
     store.open();
     assert_writers_go_on(&server, writer).await;
     store.finish(backup, &server).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn there_is_one_consumer_in_a_server_and_who_comes_second_says_so() {
+    use mysql_async::prelude::Queryable as _;
+    let server = small(Server::builder()).await;
+    let (_folder, store) = round::folder_store();
+    let mut other = server.connect().await;
+    let taken: Option<i64> = other.query_first("SELECT innodb_redo_log_consumer_register()").await.unwrap();
+    assert_eq!(taken, Some(0));
+    let backup = |policy: &str| round::backup(&server, &store).args(["--redo-consumer", policy]).run();
+
+    let outcome = backup("on").await;
+    outcome.assert_failed(ErrorKind::Preflight, "another consumer is registered already");
+    assert!(outcome.stderr.contains("--redo-consumer auto"), "no advice: {outcome}");
+    assert!(!outcome.stderr.contains("  copy"), "{outcome}");
+    for (policy, tells) in [("auto", true), ("off", false)] {
+        let outcome = backup(policy).await;
+        outcome.assert_success();
+        assert_eq!(outcome.stderr.contains("not registered as redo consumer"), tells, "{policy}: {outcome}");
+    }
+    // It is still the other's.
+    assert_ne!(server.row::<(i64,)>("SELECT innodb_redo_log_consumer_register()").await.0, 0);
+    other.disconnect().await.unwrap();
+    round::assert_nothing_left(&server).await;
 }
