@@ -6,9 +6,9 @@ use rustix::process::Signal;
 use stillframe::ops::error::ErrorKind;
 
 use crate::help::{Blocked, Writer, assert_no_backup, background, locks_left, small, write_redo};
-use crate::support::round;
 use crate::support::server::{Builder, Server};
 use crate::support::wait::{SOON, until};
+use crate::support::{replica, round};
 
 /// A server whose commits do not wait for the disk.
 fn quick() -> Builder {
@@ -93,4 +93,24 @@ async fn ddl_that_waits_longer_than_the_budget_ends_the_backup() {
     let outcome = backup.wait().await;
     outcome.assert_success();
     assert!(outcome.json()["ddlWaitMilliseconds"].as_u64().is_some_and(|waited| waited >= 1000), "{outcome}");
+}
+
+/// A replica's applier that meets DDL waits for the backup lock, and all that comes behind it with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_waits_longer_than_the_budget_ends_the_backup_and_catches_up() {
+    let source = small(quick()).await;
+    let replica = quick().start().await;
+    replica::follow(&replica, &source).await;
+    replica::catch_up(&replica, &source).await;
+    let (_folder, store) = round::folder_store();
+    let mut backup = round::backup(&replica, &store).args(["--ddl-wait-budget", "3", "--throttle", "200K"]).spawn();
+    backup.wait_until_said("  copy").await;
+    source.sql("CREATE TABLE d.late (a INT);\nINSERT INTO d.late VALUES (1)").await;
+    let outcome = backup.wait().await;
+    outcome.assert_failed(ErrorKind::DdlWaitBudget, "3 s");
+    assert!(!outcome.stderr.contains("  cut"), "it went on: {outcome}");
+    assert_no_backup(&store).await;
+    replica::catch_up(&replica, &source).await;
+    assert_eq!(replica.row::<(u64,)>("SELECT COUNT(*) FROM d.late").await, (1,));
+    round::assert_nothing_left(&replica).await;
 }
