@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use mysql_async::prelude::Queryable as _;
 use rustix::process::Signal;
 use stillframe::ops::error::ErrorKind;
 
@@ -106,6 +107,40 @@ async fn a_signal_at_any_step_frees_the_server_at_once() {
         }
     }
     round::backup(&server, &store).run().await.assert_success();
+}
+
+/// Nobody can tell the server any more that the wait is given up: it must be short enough by itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_that_is_killed_while_it_waits_for_a_lock_leaves_nobody_in_the_queue() {
+    let server = with_myisam().await;
+    let (_folder, store) = round::folder_store();
+    let spools = scratch();
+    let backup = || round::backup_through(&server, &store, spools.path()).args(["--lock-timeout", "600"]).spawn();
+
+    let ddl = Blocked::begin(&server).await;
+    let mut waiting = backup();
+    waiting.wait_until_said("  lock").await;
+    until("it waits for the lock", async || locks_left(&server).await > 0).await;
+    stop(&waiting, &server, Signal::KILL).await;
+    // DDL on another table would queue behind it, too.
+    assert_nobody_waits(&server).await;
+    ddl.end().await;
+    assert_eq!(waiting.wait().await.code(), None);
+
+    // A writer has its table locked, so that the global read lock is asked for, and not had.
+    let mut writer = server.connect().await;
+    writer.query_drop("LOCK TABLES d.b WRITE").await.unwrap();
+    let mut waiting = backup();
+    waiting.wait_until_said("  cut").await;
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    stop(&waiting, &server, Signal::KILL).await;
+    assert_nobody_waits(&server).await;
+    assert_eq!(waiting.wait().await.code(), None);
+    writer.query_drop("UNLOCK TABLES").await.unwrap();
+
+    assert_no_backup(&store).await;
+    round::assert_nothing_left(&server).await;
+    backup().wait().await.assert_success();
 }
 
 #[tokio::test(flavor = "multi_thread")]

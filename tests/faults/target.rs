@@ -111,6 +111,7 @@ async fn encrypted_data_comes_back_only_where_its_keyring_is() {
     let (folder, store) = round::folder_store();
     let outcome = round::backup(&server, &store).run().await;
     outcome.assert_failed(ErrorKind::KeyMissing, "encrypted");
+    assert!(!outcome.stderr.contains("  lock"), "refused before a lock is taken: {outcome}");
     assert!(outcome.stderr.contains("--keyring-file"), "{outcome}");
     round::assert_nothing_left(&server).await;
     let keyring = server.keyring_file().unwrap();
@@ -178,8 +179,12 @@ async fn an_interrupted_restore_never_starts_and_can_be_done_again() {
         let mut process = restore(&datadir, name).spawn();
         process.wait_until_said(&format!("  {step}")).await;
         tokio::time::sleep(Duration::from_millis(random.below(writing * share / 100 + 1))).await;
-        process.signal(Signal::KILL);
+        let signal = if number % 4 < 2 { Signal::KILL } else { Signal::TERM };
+        process.signal(signal);
         let outcome = process.wait().await;
+        if signal == Signal::TERM && outcome.code() != Some(0) {
+            outcome.assert_failed(ErrorKind::Cancelled, "");
+        }
         // The marker goes last: without it all is there, though the process was killed before it could say so.
         let whole = datadir.join("#innodb_redo").exists() && !datadir.join(MARKER).exists();
         let done = outcome.code() == Some(0) || (outcome.stderr.contains("  sync") && whole);
