@@ -246,3 +246,20 @@ async fn progress_goes_to_standard_error_and_the_report_alone_to_standard_output
     assert!(text.stdout.starts_with("Backup") && text.stdout.contains("GTID set"), "{text}");
     assert!(!text.stdout.contains("preflight"), "{text}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_terminal_sees_a_bar_with_bytes_rate_rest_and_lag() {
+    let server = small(Server::builder()).await;
+    let (folder, store) = round::folder_store();
+    let report = folder.path().join("report.json");
+    let backup = round::backup(&server, &store).args(["--throttle", "12M", "-o", "json"]);
+    let outcome = backup.on_a_terminal(&report).run().await;
+    outcome.assert_success();
+    // It is drawn again and again, each time over the last one.
+    let bars: Vec<&str> = outcome.stdout.split(['\r', '\n']).filter(|line| line.contains('━')).collect();
+    assert!(bars.len() > 3, "{outcome}");
+    for wanted in [" MiB/", " MiB/s, ", "ETA ", "lag "] {
+        assert!(bars.iter().any(|bar| bar.contains("copy") && bar.contains(wanted)), "no {wanted:?}: {bars:?}");
+    }
+    assert_shape(&serde_json::from_slice(&std::fs::read(&report).unwrap()).unwrap());
+}

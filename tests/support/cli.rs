@@ -128,6 +128,19 @@ impl Cli {
         self
     }
 
+    /// Runs it on a terminal of 120 columns, whose output is then the outcome's standard output; its report goes to a file.
+    pub fn on_a_terminal(mut self, report: &std::path::Path) -> Self {
+        let quoted = |text: &OsStr| format!("'{}'", text.to_str().unwrap().replace('\'', "'\\''"));
+        let plain = self.command.as_std();
+        let words: Vec<String> = std::iter::once(plain.get_program()).chain(plain.get_args()).map(quoted).collect();
+        let line = format!("stty cols 120; exec {} > {}", words.join(" "), quoted(report.as_os_str()));
+        let mut command = Command::new("script");
+        command.args(["-qefc", &line, "/dev/null"]).env("TERM", "xterm");
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        self.command = command;
+        self
+    }
+
     /// Lets its standard error through, so that a progress bar shows.
     pub fn visible(mut self) -> Self {
         self.command.stderr(Stdio::inherit());
