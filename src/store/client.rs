@@ -34,8 +34,6 @@ use super::url::StoreUrl;
 
 /// One try of a small request.
 const SMALL_REQUEST: Duration = Duration::from_secs(10);
-/// One try of a request that carries data.
-const LARGE_REQUEST: Duration = Duration::from_secs(150);
 /// Requests that one verb has on their way at a time.
 pub(super) const FAN_OUT: usize = 16;
 
@@ -141,7 +139,7 @@ impl Client {
 
     /// For data while work goes on.
     pub(super) fn patient(&self, cancel: &CancellationToken) -> Patience {
-        Patience { attempt: LARGE_REQUEST, ..self.steady(cancel) }
+        Patience { attempt: self.settings().data_request, ..self.steady(cancel) }
     }
 
     pub(super) fn subject<'a>(&'a self, act: &'static str, key: &'a Path) -> Subject<'a> {

@@ -20,6 +20,8 @@ pub struct StoreSettings {
     pub patience: Duration,
     /// How long one request is tried before: a wrong endpoint or key shows in seconds.
     pub first_patience: Duration,
+    /// How long one request that carries data may take: then it is given up, and sent again.
+    pub data_request: Duration,
     /// How often a run says that it is alive.
     pub lease_every: Duration,
     /// How long after that others must believe it, by the store's clock. Whole seconds.
@@ -37,6 +39,8 @@ impl StoreSettings {
     pub const PATIENCE: Duration = Duration::from_mins(5);
     /// How long one request is tried before that.
     pub const FIRST_PATIENCE: Duration = Duration::from_secs(6);
+    /// How long one request that carries data may take.
+    pub const DATA_REQUEST: Duration = Duration::from_secs(150);
     /// How often a run says that it is alive.
     pub const LEASE_EVERY: Duration = Duration::from_secs(10);
     /// How long after that others must believe it.
@@ -67,6 +71,7 @@ impl StoreSettings {
                 .collect(),
             patience: Self::PATIENCE,
             first_patience: Self::FIRST_PATIENCE,
+            data_request: Self::DATA_REQUEST,
             lease_every: Self::LEASE_EVERY,
             lease_valid: Self::LEASE_VALID,
             part_bytes: Self::PART_BYTES,

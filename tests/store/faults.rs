@@ -44,12 +44,19 @@ async fn busy_answers_and_resets_on_any_request_are_survived() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_part_that_is_never_answered_is_sent_again() {
-    let faulty = Faulty::start().await;
-    // Answered late, but within the time of a request.
-    let slow = faulty.proxy.fail(2, Fault::Delay(Duration::from_secs(2)), Request::is_part);
-    upload_survives(&faulty).await;
-    assert_eq!(slow.count(), 2);
+async fn a_part_that_is_answered_late_or_never_arrives_nevertheless() {
+    let slow = Faulty::start().await;
+    // Within the time of a request.
+    let late = slow.proxy.fail(2, Fault::Delay(Duration::from_secs(2)), Request::is_part);
+    upload_survives(&slow).await;
+    assert_eq!(late.count(), 2);
+    assert_eq!(slow.proxy.count(Request::is_part), 4, "a part that was only late was sent again");
+
+    let silent = Faulty::start_with(|settings| settings.data_request = Duration::from_secs(3)).await;
+    let never = silent.proxy.fail(2, Fault::Hang, Request::is_part);
+    // The proxy itself breaks the connection off after a minute.
+    tokio::time::timeout(SOON / 4 * 3, upload_survives(&silent)).await.expect("it waits for an answer");
+    assert_eq!(never.count(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
