@@ -24,6 +24,7 @@ mod places;
 mod replica_source;
 mod stored;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -72,6 +73,7 @@ impl Trip {
         let running = load.start(4).await;
         running.wait_for(60).await;
 
+        let binlogs = binlogs(&source);
         let earliest = Instant::now();
         let backup = round::backup(&source, store).args(&self.backup).args(["--name", "trip"]);
         let (report, peak) = with_keyring(backup, &source).envs(env).json_and_memory().await;
@@ -97,6 +99,11 @@ impl Trip {
         assert!(!restored["isolation"].to_string().contains("RESET REPLICA"), "it followed nobody: {restored}");
         assert!(restored["structure"]["orderedPages"].as_u64().unwrap() > 100, "{restored}");
 
+        if let Some(file) = report["binlog"]["file"].as_str() {
+            assert!(!binlogs.contains(file), "{file} was there before: it was not rotated, and may be long");
+            check_binlog(&source, &datadir, &report, self.recovery);
+        }
+
         let copy = start_on(&source, &datadir, &restored).await;
         copy.error_log().assert_clean();
         if source.gtid() {
@@ -113,6 +120,31 @@ impl Trip {
         source.error_log().assert_clean();
         source.stop().await;
         report
+    }
+}
+
+/// Names of the server's binary log files.
+fn binlogs(server: &Server) -> BTreeSet<String> {
+    let names = std::fs::read_dir(server.binlog_dir()).unwrap().map(|entry| entry.unwrap().file_name());
+    names.filter_map(|name| name.into_string().ok()).filter(|name| name.starts_with("binlog.0")).collect()
+}
+
+/// The restored directory has the source's last binary log up to the recorded position, and no other: what is committed
+/// there and only prepared in InnoDB, recovery takes from it.
+fn check_binlog(source: &Server, datadir: &Path, report: &Value, recovery: round::Recovery) {
+    let name = report["binlog"]["file"].as_str().unwrap();
+    let (theirs, ours) =
+        (std::fs::read(source.binlog_dir().join(name)).unwrap(), std::fs::read(datadir.join(name)).unwrap());
+    // Encrypted ones have a head that positions do not count.
+    let head = if theirs.starts_with(&[0xFD, 0x62, 0x69, 0x6E]) { 512 } else { 0 };
+    let length = usize::try_from(report["binlog"]["position"].as_u64().unwrap()).unwrap() + head;
+    if recovery == round::Recovery::Native {
+        assert_eq!(ours.len(), length, "{name}");
+        assert!(theirs.starts_with(&ours), "{name} is not the source's");
+        assert_eq!(std::fs::read_to_string(datadir.join("binlog.index")).unwrap(), format!("./{name}\n"));
+    } else {
+        // The server that recovered it has ended it.
+        assert!(ours.len() >= length, "{name} has {} bytes of {length}", ours.len());
     }
 }
 
