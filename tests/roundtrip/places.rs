@@ -84,6 +84,53 @@ async fn files_outside_are_refused_over_others_moved_or_kept() {
     assert_eq!(files.iter().filter(|file| file.starts_with(&outside)).count(), 3, "{files:?}");
 }
 
+/// System tablespace, undo and binary log on volumes of their own come back to other ones, and the report says all that a
+/// server must be told to find them.
+#[tokio::test(flavor = "multi_thread")]
+async fn directories_of_their_own_move_to_others() {
+    let source = Server::builder().separate_dirs().system_files("sys1:12M;sys2:12M:autoextend").start().await;
+    source
+        .sql(
+            "CREATE DATABASE d;\n\
+             CREATE TABLE d.shared (id INT PRIMARY KEY, v TEXT) TABLESPACE innodb_system;\n\
+             INSERT INTO d.shared VALUES (1, 'one'), (2, 'two');\n\
+             CREATE TABLE d.own LIKE d.shared;\nINSERT INTO d.own VALUES (3, 'three')",
+        )
+        .await;
+    round::minimal_user(&source).await;
+    let sums = replica::checksums(&source).await;
+    let (_folder, store) = round::folder_store();
+    let report = round::backup(&source, &store).json().await;
+    let target = scratch();
+    let (datadir, place) = (target.path().join("data"), target.path().join("volumes"));
+    let moved = |name: &str| format!("{}={}", source.root().join(name).display(), place.join(name).display());
+    let mapping = ["sys", "undo", "binlog"].map(moved).join(",");
+    let restored = Cli::restore(&store, "backup", &datadir).args(["--external-files", &mapping]).json().await;
+    for file in ["sys/sys1", "sys/sys2", "undo/undo_001", "undo/undo_002"] {
+        assert!(place.join(file).exists(), "{file} is not there");
+    }
+    let settings = restored["settings"].to_string();
+    for name in ["innodb_data_home_dir", "innodb_data_file_path", "innodb_undo_directory", "log_bin"] {
+        assert!(settings.contains(name), "nobody says {name}: {settings}");
+    }
+
+    // The tests' servers name an index of their own, which a stock one makes of the log's name.
+    let mut builder =
+        round::stock(&source).on_datadir(&datadir).option("log_bin_index", place.join("binlog/binlog.index").display());
+    for setting in restored["settings"].as_array().unwrap() {
+        let (name, value) = setting.as_str().unwrap().split_once('=').unwrap();
+        builder = builder.option(name, value);
+    }
+    let copy = builder.start().await;
+    copy.error_log().assert_clean();
+    assert_eq!(replica::checksums(&copy).await, sums);
+    replica::check_tables(&copy).await;
+    assert_eq!(copy.gtid_executed().await, report["gtidExecuted"].as_str().unwrap());
+    let logs: Vec<(String, u64, String)> = copy.rows("SHOW BINARY LOGS").await;
+    assert_eq!(logs[0].0, report["binlog"]["file"].as_str().unwrap(), "it began anew: {logs:?}");
+    assert!(!datadir.join("ibdata1").exists() && !datadir.join("undo_001").exists(), "it made files of its own");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn holes_owners_and_modes_are_the_servers() {
     let source = Server::builder().start().await;
