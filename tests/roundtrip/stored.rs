@@ -76,6 +76,9 @@ async fn prune_removes_what_no_rule_and_no_pin_keeps_and_runs_that_died() {
         assert_eq!(verb("verify", &store).arg(id).json().await["good"], true, "{id}");
     }
 
+    let refused = verb("delete", &store).arg(&first).run().await;
+    refused.assert_failed(ErrorKind::Protected, "pinned");
+    verb("show", &store).arg(&first).run().await.assert_success();
     verb("unpin", &store).arg(&first).run().await.assert_success();
     assert_eq!(ids(&prune(&["--keep-last", "1"]).json().await, "removed"), [first.as_str()]);
     assert_eq!(complete(&store).await, [&third, &other].map(Clone::clone));
