@@ -53,12 +53,19 @@ async fn what_the_store_has_lost_by_the_end_is_missed_before_the_commit() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backup_whose_id_is_taken_away_gives_up_in_the_midst_of_its_copy() {
     let server = small(Server::builder()).await;
-    let (_folder, store) = round::folder_store();
+    let (folder, store) = round::folder_store();
     let mut backup = round::backup(&server, &store).args(["--throttle", "200K"]).spawn();
     backup.wait_until_said("  copy").await;
     let (id, state) = listed(&store).await.remove(0);
     assert_eq!(state, "Running");
     Cli::new("delete").args(["--store", &store, &id]).run().await.assert_failed(ErrorKind::IncompleteBackup, "at work");
+    // Nobody takes it for one that could be restored.
+    let datadir = folder.path().join("data");
+    for verb in [Cli::new("verify").args(["--store", &store, &id]), Cli::restore(&store, &id, &datadir)] {
+        verb.run().await.assert_failed(ErrorKind::IncompleteBackup, "at work");
+    }
+    Cli::restore(&store, "backup", &datadir).run().await.assert_failed(ErrorKind::IncompleteBackup, &id);
+    assert!(!datadir.exists());
     let settings = StoreSettings::new::<String, String>([]);
     let repository = Repository::open_with(&store.parse().unwrap(), settings, false).await.unwrap();
     assert!(repository.call_off(&id.parse().unwrap()).await.unwrap());

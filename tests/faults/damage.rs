@@ -218,11 +218,15 @@ async fn every_damage_of_a_sealed_backup_is_named_and_it_opens_with_its_keys_onl
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_servers_share_a_repository() {
+async fn two_servers_share_a_repository_and_two_backups_a_server() {
     let (one, other) = tokio::join!(small(Server::builder()), small(Server::builder()));
+    // With all that a backup may lock.
+    one.sql("CREATE TABLE d.m (id INT) ENGINE=MyISAM;\nINSERT INTO d.m VALUES (1)").await;
     let (_folder, store) = round::folder_store();
-    let (first, second) = tokio::join!(round::backup(&one, &store).json(), round::backup(&other, &store).json());
-    assert_ne!(first["id"], second["id"]);
+    let backup = |server| round::backup(server, &store).args(["--throttle", "20M"]).json();
+    let (first, second, third) = tokio::join!(backup(&one), backup(&other), backup(&one));
+    let ids = [&first, &second, &third].map(|report| report["id"].as_str().unwrap());
+    assert!(ids[0] != ids[1] && ids[1] != ids[2] && ids[0] != ids[2], "{ids:?}");
     let list = Cli::new("list").args(["--store", &store]).json().await;
     let uuids: Vec<&str> =
         list.as_array().unwrap().iter().map(|entry| entry["server"]["uuid"].as_str().unwrap()).collect();
@@ -232,9 +236,10 @@ async fn two_servers_share_a_repository() {
         assert!(uuids.contains(&uuid.as_str()), "{list}");
     }
     assert!(listed(&store).await.iter().all(|(_, state)| state == "Complete"));
-    for report in [&first, &second] {
-        Cli::new("verify").args(["--store", &store, report["id"].as_str().unwrap()]).run().await.assert_success();
+    for id in ids {
+        Cli::new("verify").args(["--store", &store, id]).run().await.assert_success();
     }
+    round::assert_nothing_left(&one).await;
     Cli::new("delete").args(["--store", &store, first["id"].as_str().unwrap()]).run().await.assert_success();
     Cli::new("verify").args(["--store", &store, second["id"].as_str().unwrap()]).run().await.assert_success();
 }
