@@ -225,6 +225,12 @@ async fn no_binary_log_and_no_checksums() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_binary_log_without_gtids() {
+    let report = Trip::new(Server::builder().gtid(false)).into_a_folder().await;
+    assert_eq!(report["gtidExecuted"], "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn sealed_for_two_keys_into_a_bucket() {
     let s3 = S3Server::start();
     let keys = scratch();

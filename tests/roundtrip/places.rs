@@ -84,6 +84,35 @@ async fn files_outside_are_refused_over_others_moved_or_kept() {
     assert_eq!(files.iter().filter(|file| file.starts_with(&outside)).count(), 3, "{files:?}");
 }
 
+/// As in a pod that mounts the server's volume elsewhere: what is in it counts as in the data directory, whatever the
+/// server calls it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_data_directory_that_is_seen_under_another_path() {
+    let source = Server::builder().start().await;
+    source
+        .sql(
+            "CREATE DATABASE d;\nCREATE TABLE d.t (id INT PRIMARY KEY);\nINSERT INTO d.t VALUES (1), (2);\n\
+             CREATE TABLESPACE inside ADD DATAFILE 'inside.ibd';\n\
+             CREATE TABLE d.shared (id INT PRIMARY KEY) TABLESPACE inside;\n\
+             CREATE TABLE d.m (id INT) ENGINE=MyISAM;\nINSERT INTO d.m VALUES (3)",
+        )
+        .await;
+    round::minimal_user(&source).await;
+    let sums = replica::checksums(&source).await;
+    let (folder, store) = round::folder_store();
+    let mount = folder.path().join("mount");
+    std::os::unix::fs::symlink(source.datadir(), &mount).unwrap();
+    let report = round::backup(&source, &store).arg("--datadir").arg(&mount).json().await;
+    assert!(report["globalReadLockMilliseconds"].as_u64().unwrap() > 0, "{report}");
+    let target = scratch();
+    let datadir = target.path().join("data");
+    let restored = Cli::restore(&store, "backup", &datadir).json().await;
+    assert_eq!((restored["settings"].to_string(), restored["warnings"].to_string()), ("[]".into(), "[]".into()));
+    let copy = start_on(&source, &datadir, &restored).await;
+    copy.error_log().assert_clean();
+    assert_eq!(replica::checksums(&copy).await, sums);
+}
+
 /// System tablespace, undo and binary log on volumes of their own come back to other ones, and the report says all that a
 /// server must be told to find them.
 #[tokio::test(flavor = "multi_thread")]
