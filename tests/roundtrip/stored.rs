@@ -163,6 +163,15 @@ async fn show_tells_all_that_a_restore_or_a_replica_has_to_know() {
         let parsed: Value = serde_yaml::from_str(&text.stdout).unwrap();
         assert_eq!(parsed, shown);
     }
+    // Its inner tables tell of files, so they need the key.
+    let inspect = |name: &str| Cli::new("inspect").args(["backup", "--store", &store, name]);
+    inspect("sealed").run().await.assert_failed(ErrorKind::WrongKey, "given none");
+    for inside in [inspect("plain"), inspect("sealed").arg("--encryption-key-file").arg(&key)] {
+        let inside = inside.json().await.to_string();
+        for wanted in ["pack-000001", "redo-000001"] {
+            assert!(inside.contains(wanted), "{wanted} is not in {inside}");
+        }
+    }
     let shown = verb("show", &store).arg("plain").json().await;
     assert_eq!((&shown["codec"], &shown["cipher"]), (&json!("lz4"), &Value::Null));
     assert_eq!(shown["digest"].as_str().map(str::len), Some(64), "SHA-256 of what nobody signs");
