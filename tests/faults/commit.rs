@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use stillframe::ops::error::ErrorKind;
 use stillframe::store::{Repository, StoreSettings};
 
-use crate::help::{assert_no_backup, files, listed, listing, locks_left, small};
+use crate::help::{assert_no_backup, files, listed, listing, locks_left, small, write_redo};
 use crate::support::cli::Cli;
 use crate::support::proxy::{Fault, Proxy, Request};
 use crate::support::round;
@@ -48,6 +48,36 @@ async fn what_the_store_has_lost_by_the_end_is_missed_before_the_commit() {
         round::assert_nothing_left(&server).await;
     }
     cli(round::backup(&server, &url)).run().await.assert_success();
+}
+
+/// Redo that cannot be stored makes the whole copy worthless, so it is not waited for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_refuses_for_good_ends_the_backup_at_once() {
+    let server = small(Server::builder()).await;
+    let s3 = S3Server::start();
+    let proxy = Proxy::start(s3.address());
+    let url = s3.url("p");
+    let backup =
+        || round::backup(&server, &url).envs(&s3::environment(&proxy.endpoint())).args(["--compression", "none"]);
+    for (object, throttle) in [("redo-000001", "200K"), ("pack-000001", "1G")] {
+        let refused = proxy.fail(usize::MAX, Fault::Answer(400, "EntityTooLarge"), move |request| {
+            matches!(request.method.as_str(), "PUT" | "POST") && request.path.ends_with(object)
+        });
+        let mut running = backup().args(["--throttle", throttle]).spawn();
+        running.wait_until_said("  copy").await;
+        if object.starts_with("redo") {
+            // More than waits for the end of the backup.
+            write_redo(&server, 24 << 20).await;
+        }
+        let outcome = running.wait().await;
+        outcome.assert_failed(ErrorKind::Store, object);
+        assert!(outcome.stderr.contains("EntityTooLarge"), "{outcome}");
+        assert!(!outcome.stderr.contains("  cut"), "it went on: {outcome}");
+        assert!(refused.count() < 10, "what is refused for good was tried {} times", refused.count());
+        proxy.heal();
+        round::assert_nothing_left(&server).await;
+    }
+    backup().run().await.assert_success();
 }
 
 #[tokio::test(flavor = "multi_thread")]
