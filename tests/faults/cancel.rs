@@ -143,6 +143,26 @@ async fn a_backup_that_is_killed_while_it_waits_for_a_lock_leaves_nobody_in_the_
     backup().wait().await.assert_success();
 }
 
+/// A file system that does not answer holds the process up, but must not hold the server's locks.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_cannot_be_read_to_its_end_does_not_hold_the_locks() {
+    let server = with_myisam().await;
+    let (_folder, store) = round::folder_store();
+    let hanging = server.datadir().join("d/hangs.MYD");
+    assert!(std::process::Command::new("mkfifo").arg(&hanging).status().unwrap().success());
+    let mut backup = round::backup(&server, &store).spawn();
+    backup.wait_until_said("  cut").await;
+    let global = "SELECT COUNT(*) FROM performance_schema.metadata_locks \
+                  WHERE OBJECT_TYPE = 'GLOBAL' AND LOCK_TYPE = 'SHARED' AND LOCK_STATUS = 'GRANTED'";
+    until("nobody can write", async || server.row::<(u64,)>(global).await.0 > 0).await;
+    backup.signal(Signal::TERM);
+    // The process itself ends after 20 s, whatever it waits for, and its connections with it.
+    within(FREED / 2, "the locks go first", async || locks_left(&server).await == 0).await;
+    assert_nobody_waits(&server).await;
+    drop(std::fs::File::options().write(true).open(&hanging).unwrap());
+    assert_cancelled(backup, &server, &store).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_store_does_not_hold_the_locks() {
     let server = with_myisam().await;

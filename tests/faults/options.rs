@@ -108,9 +108,13 @@ async fn a_spool_that_fills_up_ends_the_backup_and_spares_the_server() {
     let (_folder, store) = round::folder_store();
     server.sql("CREATE TABLE d.m (pad LONGBLOB) ENGINE=MyISAM").await;
     server.sql("INSERT INTO d.m VALUES (REPEAT('m', 40000000))").await;
-    // Files that are copied under the lock must fit; when they do not, nothing is locked for longer.
+    // Files that are copied under the global read lock must fit; when they do not, nobody is stopped for it.
+    let flushes = "SELECT SUM(COUNT_STAR) FROM performance_schema.events_statements_summary_global_by_event_name \
+                   WHERE EVENT_NAME = 'statement/sql/flush'";
+    let (before,): (u64,) = server.row(flushes).await;
     let outcome = round::backup(&server, &store).args(["--spool-bytes", "32M"]).run().await;
     outcome.assert_failed(ErrorKind::SpoolFull, "is full");
+    assert_eq!(server.row::<(u64,)>(flushes).await, (before,), "it asked for the lock in vain");
     assert!(outcome.stderr.contains("--spool-bytes"), "{outcome}");
     assert_no_backup(&store).await;
     round::assert_nothing_left(&server).await;
