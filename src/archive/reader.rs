@@ -40,7 +40,8 @@ pub struct ArchiveReader {
     tables: Vec<TableRef>,
     files: TableRef,
     redo: Vec<RedoRef>,
-    redo_pack: Mutex<Option<(u32, Arc<OpenObject>)>>,
+    /// The redo packs opened last, the newest first.
+    redo_packs: Mutex<Vec<(u32, Arc<OpenObject>)>>,
 }
 
 impl fmt::Debug for ArchiveReader {
@@ -124,7 +125,7 @@ impl ArchiveReader {
             tables,
             files: contents.files.clone(),
             redo,
-            redo_pack: Mutex::default(),
+            redo_packs: Mutex::default(),
         })
     }
 
@@ -190,7 +191,7 @@ impl ArchiveReader {
     }
 
     /// The log blocks of a segment, raw.
-    pub fn read_redo(&self, segment: &RedoRef) -> Result<Vec<u8>, ArchiveError> {
+    pub fn read_redo(&self, segment: &RedoRef) -> Result<Bytes, ArchiveError> {
         let pack = self.pack(Kind::RedoPack, segment.pack)?;
         let mut decompressor = Decompressor::new()?;
         let object = self.open_redo_pack(pack, &mut decompressor)?;
@@ -199,23 +200,22 @@ impl ArchiveReader {
             let bytes = read(&*self.source, &pack.name, range.offset, range.length)?;
             object.open_range(&range, &bytes, &mut decompressor, &mut |number, _, block| {
                 let part = format_args!("block {number}");
-                assembler.push(&block.meta, &block.body).map_err(ArchiveError::malformed(&pack.name, part))
+                assembler.push(&block.meta, block.body).map_err(ArchiveError::malformed(&pack.name, part))
             })?;
         }
         assembler.finish().map_err(ArchiveError::malformed(&pack.name, ""))
     }
 
-    /// The directory of a redo pack: needed since the redo table has no digest of each block. The last one is kept,
-    /// since segments are read in order.
+    /// The directory of a redo pack: needed since the redo table has no digest of each block. The last ones are kept,
+    /// since segments are read in order, by some threads: where a pack ends, two are in use.
     fn open_redo_pack(&self, pack: &PackRef, decompressor: &mut Decompressor) -> Result<Arc<OpenObject>, ArchiveError> {
-        let mut last = self.redo_pack.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((number, object)) = last.as_ref()
-            && *number == pack.number
-        {
+        let mut last = self.redo_packs.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, object)) = last.iter().find(|(number, _)| *number == pack.number) {
             return Ok(Arc::clone(object));
         }
         let object = Arc::new(self.open_object(pack, decompressor)?);
-        *last = Some((pack.number, Arc::clone(&object)));
+        last.insert(0, (pack.number, Arc::clone(&object)));
+        last.truncate(2);
         Ok(object)
     }
 

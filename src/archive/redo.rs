@@ -7,6 +7,8 @@
 //! ```
 //! (docs/format/pack.md, index.md.)
 
+use bytes::Bytes;
+
 use super::ArchiveError;
 use super::table::{directory_key, sized_record};
 use super::wire::{Input, Malformed, Output, to_len, to_u32, to_u64};
@@ -144,34 +146,40 @@ pub fn decode_part(meta: &[u8]) -> Result<(Lsn, Lsn, u32), Malformed> {
 /// Puts a segment together from its blocks.
 pub struct SegmentAssembler<'a> {
     segment: &'a RedoRef,
-    blocks: Vec<u8>,
+    parts: Vec<Bytes>,
+    len: usize,
 }
 
 impl<'a> SegmentAssembler<'a> {
     /// For this segment.
     pub fn new(segment: &'a RedoRef) -> Self {
-        Self { segment, blocks: Vec::new() }
+        Self { segment, parts: Vec::new(), len: 0 }
     }
 
     /// Takes the next block.
-    pub fn push(&mut self, meta: &[u8], body: &[u8]) -> Result<(), Malformed> {
+    pub fn push(&mut self, meta: &[u8], body: Bytes) -> Result<(), Malformed> {
         let (start, end, at) = decode_part(meta)?;
-        if (start, end) != (self.segment.start, self.segment.end) || to_len(at) != self.blocks.len() {
+        if (start, end) != (self.segment.start, self.segment.end) || to_len(at) != self.len {
             return Err(Malformed::damaged(format!("it has redo of LSN {start} to {end}, from byte {at} on")));
         }
-        if to_u64(self.blocks.len() + body.len()) > self.segment.log_bytes() {
+        if to_u64(self.len + body.len()) > self.segment.log_bytes() {
             return Err(Malformed::damaged("it has more redo than its segment"));
         }
-        self.blocks.extend_from_slice(body);
+        self.len += body.len();
+        self.parts.push(body);
         Ok(())
     }
 
     /// The whole segment.
-    pub fn finish(self) -> Result<Vec<u8>, Malformed> {
-        if to_u64(self.blocks.len()) == self.segment.log_bytes() {
-            return Ok(self.blocks);
+    pub fn finish(self) -> Result<Bytes, Malformed> {
+        let (wanted, got) = (self.segment.log_bytes(), self.len);
+        if to_u64(got) != wanted {
+            return Err(Malformed::damaged(format!("the segment has {got} of {wanted} bytes")));
         }
-        let (wanted, got) = (self.segment.log_bytes(), self.blocks.len());
-        Err(Malformed::damaged(format!("the segment has {got} of {wanted} bytes")))
+        // A segment is one block, mostly, which is not copied then.
+        Ok(match <[Bytes; 1]>::try_from(self.parts) {
+            Ok([whole]) => whole,
+            Err(parts) => parts.concat().into(),
+        })
     }
 }

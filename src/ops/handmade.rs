@@ -40,14 +40,14 @@ pub fn redo() -> Vec<Vec<u8>> {
     vec![block(0, 496), block(1, 496), block(2, 100)]
 }
 
-/// An archive of these pages, which are all of the tablespace, and of these blocks, in a segment of two and one of the rest.
-/// Its end is the one that [`redo`] has.
+/// An archive of these pages, which are all of the tablespace, and of these blocks, two in a segment. The last is taken for
+/// the one that [`redo`] ends with.
 pub fn archive(pages: &[Vec<u8>], blocks: &[Vec<u8>]) -> (Stored, Manifest) {
-    let segment = |from: usize, to: usize, end: u64| Segment {
-        start: Lsn::new(REDO + u64::try_from(from).unwrap() * LOG_BLOCK_SIZE),
-        end: Lsn::new(end),
-        spaces: None,
-        blocks: blocks[from..to].concat(),
+    let start = |index: usize| REDO + u64::try_from(index).unwrap() * LOG_BLOCK_SIZE;
+    let segment = |(number, some): (usize, &[Vec<u8>])| {
+        let behind = 2 * number + some.len();
+        let end = if behind < blocks.len() { start(behind) } else { start(behind - 1) + 112 };
+        Segment { start: Lsn::new(start(2 * number)), end: Lsn::new(end), spaces: None, blocks: some.concat() }
     };
     let count = u32::try_from(pages.len()).unwrap();
     let location = Location::Datadir(b"db/t.ibd".to_vec());
@@ -55,10 +55,7 @@ pub fn archive(pages: &[Vec<u8>], blocks: &[Vec<u8>]) -> (Stored, Manifest) {
     let space = SpaceEntry { space: SPACE, flags: 0x4021, pages: count, pieces: vec![piece] };
     let sample = Sample {
         streams: vec![Stream { id: StreamId::Space(SPACE), unit: 16384, bytes: pages.concat() }],
-        segments: vec![
-            segment(0, 2, REDO + 2 * LOG_BLOCK_SIZE),
-            segment(2, blocks.len(), REDO + 2 * LOG_BLOCK_SIZE + 112),
-        ],
+        segments: blocks.chunks(2).enumerate().map(segment).collect(),
         table: FileTable { spaces: vec![space], directories: vec![b"db".to_vec()], ..FileTable::default() },
     };
     let stored = write(&sample, &options(Codec::None, 1 << 20, Vec::new()));

@@ -25,6 +25,7 @@ pub mod prune;
 pub mod report;
 pub mod restore;
 pub mod role;
+mod segments;
 pub mod show;
 pub mod storage;
 mod stored;

@@ -34,6 +34,7 @@ use crate::ops::options::{DeepVerify, ExternalFiles, Recovery, RestoreOptions, V
 use crate::ops::progress::Progress;
 use crate::ops::report::{LsnRange, Problem, StructureReport, VerifiedPages, VerifyReport};
 use crate::ops::restore::{self, page_at};
+use crate::ops::segments::each_segment;
 use crate::ops::stored;
 
 /// Problems that a report lists; all are counted.
@@ -207,7 +208,7 @@ fn verify_all(
         return Err(error);
     }
     let mut findings = sum.into_inner().unwrap_or_else(PoisonError::into_inner);
-    verify_redo(reader, manifest, &mut findings, cancel)?;
+    verify_redo(reader, manifest, &mut findings, parallel, cancel)?;
     if cancel.is_cancelled() { Err(Error::cancelled()) } else { Ok(findings) }
 }
 
@@ -286,22 +287,19 @@ fn verify_redo(
     reader: &ArchiveReader,
     manifest: &Manifest,
     findings: &mut Findings,
+    threads: NonZeroUsize,
     cancel: &CancellationToken,
 ) -> Result<(), Error> {
     let mut at = manifest.lsn.checkpoint.block_start();
     let mut end = Lsn::ZERO;
-    for segment in reader.redo_segments() {
-        if cancel.is_cancelled() {
-            return Err(Error::cancelled());
-        }
+    each_segment(reader, threads, cancel, &mut |segment, blocks| {
         let name = format!("redo from LSN {}", segment.start);
-        let blocks = match reader.read_redo(segment) {
+        let blocks = match blocks {
             Ok(blocks) => blocks,
             Err(error) => {
-                note(findings, &name, error)?;
                 at = segment.end.block_start();
                 end = segment.end;
-                continue;
+                return note(findings, &name, error);
             }
         };
         findings.redo_segments += 1;
@@ -318,7 +316,8 @@ fn verify_redo(
             }
             at = at.checked_add(LOG_BLOCK_SIZE).unwrap_or(at);
         }
-    }
+        Ok(())
+    })?;
     if end != manifest.lsn.end {
         findings.problem("redo", format!("ends at LSN {end}, the backup ends at LSN {}", manifest.lsn.end));
     }

@@ -293,7 +293,7 @@ fn fill(
     ctx.progress.step("redo");
     let redo = match recovery {
         Some(recovery) => native::write_clean_log(target, layout, recovery, manifest)?,
-        None => write_captured_log(ctx, target, source, layout)?,
+        None => write_captured_log(ctx, target, source, layout, threads)?,
     };
     written.bytes.fetched = written.bytes.fetched.saturating_add(redo.fetched);
     written.bytes.written = written.bytes.written.saturating_add(redo.written);
@@ -320,9 +320,10 @@ fn write_captured_log(
     target: &Target,
     source: &Source<'_>,
     layout: &Layout,
+    threads: NonZeroUsize,
 ) -> Result<redo::RedoWritten, Error> {
     let mut growth = redo::system_growth(source.manifest, source.table, source.keyring)?;
-    let written = redo::write(target, source.reader, source.manifest, &mut growth, &ctx.cancel)?;
+    let written = redo::write(target, source.reader, source.manifest, &mut growth, threads, &ctx.cancel)?;
     layout.extend(SpaceId::SYSTEM, growth.finish(source.manifest.lsn.end)?)?;
     Ok(written)
 }

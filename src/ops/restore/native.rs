@@ -28,11 +28,11 @@ use crate::ops::options::RestoreOptions;
 use crate::prepare::finish::FLUSH_LSN_OFFSET;
 use crate::prepare::{CopiedSpace, PageWorker, Recovery, RedoScan, ScanOptions, Tally, clean_log};
 
-use super::THREAD_BYTES;
 use super::pages::page_at;
 use super::placement::Layout;
 use super::redo::{self, RedoWritten};
 use super::target::{FILE_MODE, Target, existing_ancestor, io_error};
+use super::{THREAD_BYTES, threads};
 
 /// Less memory than this for the redo would only make many small runs.
 const LEAST_PLAN: u64 = 1 << 20;
@@ -51,17 +51,19 @@ pub fn scan(
     ctx.progress.step("scan redo");
     let (start, last) = (manifest.lsn.checkpoint.block_start(), manifest.lsn.end.block_start());
     ctx.progress.total(last.saturating_since(start).saturating_add(LOG_BLOCK_SIZE));
+    let memory = plan_memory(options.memory, options.parallel);
     let scan_options = ScanOptions {
         checkpoint: manifest.lsn.checkpoint,
         end: manifest.lsn.end,
         log_key: redo::log_key(manifest, keyring.as_ref())?,
         keyring,
         zlib: manifest.server.settings.get("version_compile_zlib").cloned(),
-        memory: plan_memory(options.memory, options.parallel),
+        memory,
         spill_dir: existing_ancestor(&options.datadir).to_path_buf(),
     };
     let mut scan = RedoScan::new(scan_options, &copied_spaces(table)?);
-    let _ = redo::read(reader, manifest, &ctx.cancel, &mut |blocks| {
+    let threads = threads(options.parallel, options.memory.saturating_sub(memory));
+    let _ = redo::read(reader, manifest, threads, &ctx.cancel, &mut |blocks| {
         scan.feed(blocks)?;
         ctx.progress.advance(u64::try_from(blocks.len()).unwrap_or(0));
         Ok(())

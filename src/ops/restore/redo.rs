@@ -10,9 +10,9 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::num::NonZeroUsize;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
-use std::sync::mpsc::sync_channel;
 
 use tokio_util::sync::CancellationToken;
 
@@ -29,6 +29,7 @@ use crate::innodb::redo::file::{
 };
 use crate::innodb::space::{TablespaceFlags, TablespaceKey};
 use crate::ops::error::{Error, ErrorKind};
+use crate::ops::segments::each_segment;
 use crate::prepare::{CopiedSpace, Growth};
 use crate::util::fs::durable_rename;
 
@@ -55,6 +56,7 @@ pub fn write(
     reader: &ArchiveReader,
     manifest: &Manifest,
     growth: &mut Growth,
+    threads: NonZeroUsize,
     cancel: &CancellationToken,
 ) -> Result<RedoWritten, Error> {
     let directory = target.datadir().join(BUILDING);
@@ -73,7 +75,7 @@ pub fn write(
         open: None,
         sum: RedoWritten::default(),
     };
-    log.sum.fetched = read(reader, manifest, cancel, &mut |blocks| {
+    log.sum.fetched = read(reader, manifest, threads, cancel, &mut |blocks| {
         growth.feed(blocks)?;
         log.append(blocks)
     })?;
@@ -96,41 +98,26 @@ pub fn copied_space(entry: &SpaceEntry) -> Result<CopiedSpace, Error> {
     Ok(CopiedSpace { space: entry.space, flags, pages: entry.pages, last_file })
 }
 
-/// Hands out the blocks of all redo in order, each segment fetched while the one before is worked on. Refuses redo that
-/// does not reach from the checkpoint to the end. Says how much it is.
+/// Hands out the blocks of all redo in order, fetched ahead. Refuses redo that does not reach from the checkpoint to the
+/// end. Says how much it is.
 pub fn read(
     reader: &ArchiveReader,
     manifest: &Manifest,
+    threads: NonZeroUsize,
     cancel: &CancellationToken,
     each: &mut dyn FnMut(&[u8]) -> Result<(), Error>,
 ) -> Result<u64, Error> {
     let mut at = manifest.lsn.checkpoint.block_start();
     let mut fetched = 0_u64;
-    std::thread::scope(|scope| {
-        // Ends with the scope, at the latest when its receiver is dropped.
-        let (hand_over, segments) = sync_channel(1);
-        let _ = scope.spawn(move || {
-            for segment in reader.redo_segments() {
-                let blocks = reader.read_redo(segment);
-                let is_over = blocks.is_err();
-                if hand_over.send(blocks.map(|blocks| (segment, blocks))).is_err() || is_over {
-                    break;
-                }
-            }
-        });
-        for next in segments {
-            let (segment, blocks) = next?;
-            if cancel.is_cancelled() {
-                return Err(Error::cancelled());
-            }
-            if segment.start != at {
-                let message = format!("redo from LSN {at} to {} is missing", segment.start);
-                return Err(Error::new(ErrorKind::DamagedBackup, message));
-            }
-            fetched = fetched.saturating_add(segment.log_bytes());
-            each(&blocks)?;
-            at = segment.end;
+    each_segment(reader, threads, cancel, &mut |segment, blocks| {
+        let blocks = blocks?;
+        if segment.start != at {
+            let message = format!("redo from LSN {at} to {} is missing", segment.start);
+            return Err(Error::new(ErrorKind::DamagedBackup, message));
         }
+        fetched = fetched.saturating_add(segment.log_bytes());
+        each(&blocks)?;
+        at = segment.end;
         Ok(())
     })?;
     if at != manifest.lsn.end {
