@@ -142,26 +142,27 @@ impl Space {
 /// What a log says of tablespaces, while it is read.
 #[derive(Debug)]
 pub(super) struct SpaceScan {
-    spaces: HashMap<SpaceId, Space>,
-    /// The one that the last record changed, taken out of the others: the next one is likely of it, too.
-    last: Option<Space>,
+    spaces: Vec<Space>,
+    /// Where each is among them.
+    places: HashMap<SpaceId, usize>,
+    /// The place of the one that was asked for last: the next record is likely of it, too.
+    last: usize,
     deleted: HashSet<SpaceId>,
     missing: BTreeMap<SpaceId, (Lsn, RecordKind)>,
 }
 
 impl SpaceScan {
     pub fn new(copied: impl IntoIterator<Item = CopiedSpace>) -> Self {
-        let spaces = copied.into_iter().map(|space| (space.space, Space::new(space))).collect();
-        Self { spaces, last: None, deleted: HashSet::new(), missing: BTreeMap::new() }
+        let spaces: Vec<Space> = copied.into_iter().map(Space::new).collect();
+        let places = spaces.iter().zip(0..).map(|(space, place)| (space.id(), place)).collect();
+        Self { spaces, places, last: 0, deleted: HashSet::new(), missing: BTreeMap::new() }
     }
 
     fn get_mut(&mut self, id: SpaceId) -> Option<&mut Space> {
-        if self.last.as_ref().is_none_or(|last| last.id() != id) {
-            let wanted = self.spaces.remove(&id)?;
-            let before = self.last.replace(wanted);
-            self.spaces.extend(before.map(|space| (space.id(), space)));
+        if self.spaces.get(self.last).is_none_or(|last| last.id() != id) {
+            self.last = *self.places.get(&id)?;
         }
-        self.last.as_mut()
+        self.spaces.get_mut(self.last)
     }
 
     /// Takes in a record that changes a page, and says whether that is a page of the copy.
@@ -206,8 +207,7 @@ impl SpaceScan {
     }
 
     /// All tablespaces; an error where one is missing, or too small for what redo does to it.
-    pub fn finish(mut self) -> Result<HashMap<SpaceId, Space>, PrepareError> {
-        self.spaces.extend(self.last.take().map(|space| (space.id(), space)));
+    pub fn finish(self) -> Result<HashMap<SpaceId, Space>, PrepareError> {
         let newest_undo = self.newest_undo();
         for (&space, &(lsn, kind)) in &self.missing {
             // An undo tablespace that was truncated has a smaller id since, and nothing of the old one counts.
@@ -217,18 +217,18 @@ impl SpaceScan {
                 return Err(PrepareError::MissingSpace { space, lsn, kind });
             }
         }
-        for space in self.spaces.values() {
+        for space in &self.spaces {
             if let Some(page) = space.last_changed.filter(|page| page.0 >= space.pages) {
                 let page = PageId { space: space.id(), page };
                 return Err(PrepareError::BehindEnd { page, pages: space.pages });
             }
         }
-        Ok(self.spaces)
+        Ok(self.spaces.into_iter().map(|space| (space.id(), space)).collect())
     }
 
     /// The id of each undo tablespace that the copy has, by number.
     fn newest_undo(&self) -> HashMap<u32, SpaceId> {
-        self.spaces.keys().filter_map(|space| Some((space.undo_number()?, *space))).collect()
+        self.places.keys().filter_map(|space| Some((space.undo_number()?, *space))).collect()
     }
 }
 
