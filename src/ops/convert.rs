@@ -196,7 +196,7 @@ impl From<PrepareError> for Error {
             PrepareError::NewerThanLog { .. } | PrepareError::Apply(_) => {
                 (ErrorKind::RecoveryFailed, Some(OTHER_RECOVERY_AGAIN))
             }
-            PrepareError::Spill { .. } => (ErrorKind::LocalIo, None),
+            PrepareError::Spill { .. } | PrepareError::Memory { .. } => (ErrorKind::LocalIo, None),
             PrepareError::Finish { .. } => (ErrorKind::Failed, None),
         };
         let converted = caused(kind, error);

@@ -133,6 +133,12 @@ pub enum PrepareError {
     /// A record and its page do not fit each other.
     #[error(transparent)]
     Apply(#[from] ApplyError),
+    /// The system has no memory for redo.
+    #[error("the system gives no more memory for redo: use less (--memory)")]
+    Memory {
+        /// What the system said.
+        source: io::Error,
+    },
     /// Redo that did not fit into memory could not be kept on disk.
     #[error("cannot {act} the file for redo that does not fit into memory, in {}", dir.display())]
     Spill {

@@ -61,28 +61,28 @@ struct Written {
 
 impl PlanBuilder {
     /// Keeps `budget` bytes in memory; more goes to a file on the file system of `dir`.
-    pub fn new(budget: u64, dir: &Path, enciphered: bool) -> Self {
+    pub fn new(budget: u64, dir: &Path, enciphered: bool) -> Result<Self, PrepareError> {
         let share = budget / RUNS_IN_MEMORY;
-        Self {
+        Ok(Self {
             share,
             dir: dir.to_path_buf(),
             enciphered,
-            filling: MemoryRun::new(share),
+            filling: MemoryRun::new(share).map_err(no_memory)?,
             sorted: VecDeque::new(),
             spare: None,
             at_work: None,
             file: None,
             runs: Vec::new(),
             records: 0,
-        }
+        })
     }
 
     /// Adds the next record of the log.
     pub fn push(&mut self, kept: &Kept<'_>) -> Result<(), PrepareError> {
         self.records = self.records.saturating_add(1);
-        if !self.filling.push(kept) {
+        if !self.filling.push(kept).map_err(no_memory)? {
             self.hand_over()?;
-            let _ = self.filling.push(kept);
+            let _ = self.filling.push(kept).map_err(no_memory)?;
         }
         if self.filling.used_bytes() > self.share { self.hand_over() } else { Ok(()) }
     }
@@ -93,7 +93,7 @@ impl PlanBuilder {
         self.collect()?;
         let oldest = if self.sorted.len() < RESTING { None } else { self.sorted.pop_front() };
         let write = oldest.map(|oldest| self.writing(oldest)).transpose()?;
-        let empty = self.spare.take().unwrap_or_else(|| MemoryRun::new(self.share));
+        let empty = self.spare.take().map_or_else(|| MemoryRun::new(self.share), Ok).map_err(no_memory)?;
         let mut sorted = std::mem::replace(&mut self.filling, empty);
         let work = move || {
             sorted.sort();
@@ -150,6 +150,10 @@ impl PlanBuilder {
         };
         Ok(ApplyPlan { file, runs, memory, records: self.records })
     }
+}
+
+fn no_memory(source: io::Error) -> PrepareError {
+    PrepareError::Memory { source }
 }
 
 /// All records by page. Shared by threads, each of which has a reader.
@@ -276,7 +280,7 @@ mod tests {
 
     fn plan(records: &[(PageId, Lsn, Vec<u8>)], budget: u64, enciphered: bool) -> ApplyPlan {
         let dir = tempfile::tempdir().unwrap();
-        let mut builder = PlanBuilder::new(budget, dir.path(), enciphered);
+        let mut builder = PlanBuilder::new(budget, dir.path(), enciphered).unwrap();
         for (page, lsn, bytes) in records {
             let end = Lsn::new(lsn.get() + 1);
             builder.push(&Kept { page: *page, lsn: *lsn, end, bytes }).unwrap();
@@ -333,7 +337,7 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_spilled() {
         let dir = tempfile::tempdir().unwrap();
-        let mut builder = PlanBuilder::new(16 << 20, dir.path(), false);
+        let mut builder = PlanBuilder::new(16 << 20, dir.path(), false).unwrap();
         let bytes = vec![1; 10_000];
         let mut most = 0;
         for number in 0..5_000_u32 {

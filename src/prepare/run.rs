@@ -13,6 +13,7 @@ use super::spill::{FileRun, SpillFile};
 use crate::innodb::cursor::{slice, u32_at, u64_at};
 use crate::innodb::ids::{PageId, PageNo, SpaceId};
 use crate::innodb::lsn::Lsn;
+use crate::util::arena::Arena;
 
 /// Bytes of a kept record before its own.
 pub const HEAD_BYTES: usize = 28;
@@ -45,14 +46,14 @@ impl<'a> Kept<'a> {
         HEAD_BYTES.saturating_add(self.bytes.len())
     }
 
-    /// Its bytes as they are kept.
-    pub fn encode(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&self.page.space.0.to_be_bytes());
-        out.extend_from_slice(&self.page.page.0.to_be_bytes());
-        out.extend_from_slice(&self.lsn.get().to_be_bytes());
-        out.extend_from_slice(&self.end.get().to_be_bytes());
-        out.extend_from_slice(&u32::try_from(self.bytes.len()).unwrap_or(u32::MAX).to_be_bytes());
-        out.extend_from_slice(self.bytes);
+    /// Writes its bytes as they are kept.
+    pub fn encode(&self, mut out: impl io::Write) -> io::Result<()> {
+        out.write_all(&self.page.space.0.to_be_bytes())?;
+        out.write_all(&self.page.page.0.to_be_bytes())?;
+        out.write_all(&self.lsn.get().to_be_bytes())?;
+        out.write_all(&self.end.get().to_be_bytes())?;
+        out.write_all(&u32::try_from(self.bytes.len()).unwrap_or(u32::MAX).to_be_bytes())?;
+        out.write_all(self.bytes)
     }
 }
 
@@ -77,44 +78,47 @@ fn head(bytes: &[u8]) -> Option<Head> {
 #[derive(Debug)]
 pub struct MemoryRun {
     entries: Vec<(PageId, u32)>,
-    arena: Vec<u8>,
-    /// Bytes by which it grows.
-    growth: usize,
+    arena: Arena,
 }
 
+/// Entries by which their list grows.
+const MORE_ENTRIES: usize = 64 << 10;
+
 impl MemoryRun {
-    /// An empty one that will take about so many bytes.
-    pub fn new(budget: u64) -> Self {
-        let growth = usize::try_from(budget / 8).unwrap_or(usize::MAX).clamp(4 << 10, 4 << 20);
-        Self { entries: Vec::new(), arena: Vec::new(), growth }
+    /// An empty one with room for so many bytes of records.
+    pub fn new(budget: u64) -> io::Result<Self> {
+        // Places in it are numbers of 32 bits.
+        let room = u32::try_from(budget).unwrap_or(u32::MAX);
+        Ok(Self { entries: Vec::new(), arena: Arena::new(usize::try_from(room).unwrap_or(usize::MAX))? })
     }
 
-    /// Adds a record behind those that are there. False where there is no more room for numbering it.
-    #[must_use]
-    pub fn push(&mut self, kept: &Kept<'_>) -> bool {
-        let Ok(at) = u32::try_from(self.arena.len()) else { return false };
+    /// Adds a record behind those that are there. False where there is no more room for it; there is for any record while
+    /// there is no other.
+    pub fn push(&mut self, kept: &Kept<'_>) -> io::Result<bool> {
         let needed = kept.stored_len();
-        if self.arena.capacity().saturating_sub(self.arena.len()) < needed {
-            self.arena.reserve_exact(needed.max(self.growth));
+        if self.entries.is_empty() && self.arena.room() < needed {
+            self.arena = Arena::new(needed)?;
         }
+        let Ok(at) = u32::try_from(self.arena.bytes().len()) else { return Ok(false) };
+        let Some(place) = self.arena.add(needed) else { return Ok(false) };
+        kept.encode(place)?;
         if self.entries.len() == self.entries.capacity() {
-            self.entries.reserve_exact(self.growth.div_ceil(size_of::<(PageId, u32)>()));
+            self.entries.reserve_exact(self.entries.len().clamp(1 << 10, MORE_ENTRIES));
         }
-        kept.encode(&mut self.arena);
         self.entries.push((kept.page, at));
-        true
+        Ok(true)
     }
 
     /// Memory that it takes.
     pub fn memory_bytes(&self) -> u64 {
         let entries = self.entries.capacity().saturating_mul(size_of::<(PageId, u32)>());
-        u64::try_from(self.arena.capacity().saturating_add(entries)).unwrap_or(u64::MAX)
+        u64::try_from(self.arena.memory_bytes().saturating_add(entries)).unwrap_or(u64::MAX)
     }
 
     /// Memory that its records take, of that.
     pub fn used_bytes(&self) -> u64 {
         let entries = self.entries.len().saturating_mul(size_of::<(PageId, u32)>());
-        u64::try_from(self.arena.len().saturating_add(entries)).unwrap_or(u64::MAX)
+        u64::try_from(self.arena.bytes().len().saturating_add(entries)).unwrap_or(u64::MAX)
     }
 
     pub fn is_empty(&self) -> bool {
@@ -135,14 +139,14 @@ impl MemoryRun {
     /// Its records as they are kept, in order.
     pub fn kept(&self) -> impl Iterator<Item = (PageId, &[u8])> {
         self.entries.iter().filter_map(|&(page, at)| {
-            let bytes = self.arena.get(usize::try_from(at).ok()?..)?;
+            let bytes = self.arena.bytes().get(usize::try_from(at).ok()?..)?;
             Some((page, bytes.get(..Kept::decode(bytes)?.stored_len())?))
         })
     }
 
     fn get(&self, index: usize) -> Option<Kept<'_>> {
         let &(_, at) = self.entries.get(index)?;
-        Kept::decode(self.arena.get(usize::try_from(at).ok()?..)?)
+        Kept::decode(self.arena.bytes().get(usize::try_from(at).ok()?..)?)
     }
 }
 

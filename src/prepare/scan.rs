@@ -76,17 +76,17 @@ struct Facts {
 
 impl RedoScan {
     /// Starts at the checkpoint, for a copy of these tablespaces.
-    pub fn new(options: ScanOptions, copied: &[CopiedSpace]) -> Self {
+    pub fn new(options: ScanOptions, copied: &[CopiedSpace]) -> Result<Self, PrepareError> {
         let secret = options.log_key.is_some() || copied.iter().any(|space| space.flags.is_encrypted());
         let facts = Facts {
             spaces: SpaceScan::new(copied.iter().copied()),
             metadata: TableMetadata::default(),
-            plan: PlanBuilder::new(options.memory, &options.spill_dir, secret),
+            plan: PlanBuilder::new(options.memory, &options.spill_dir, secret)?,
             keyring: options.keyring,
             other_zlib: other_zlib(options.zlib.as_deref()),
             counts: ScanCounts::default(),
         };
-        Self { end: options.end, log: Log::new(options.checkpoint, options.log_key), facts }
+        Ok(Self { end: options.end, log: Log::new(options.checkpoint, options.log_key), facts })
     }
 
     /// Takes in the next whole blocks.

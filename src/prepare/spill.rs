@@ -11,7 +11,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::fmt;
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -20,7 +20,7 @@ use aes::cipher::{BlockEncrypt, KeyInit};
 use rustix::fs::OFlags;
 
 use super::PrepareError;
-use super::run::{Cursor, EVERYTHING, Kept};
+use super::run::{Cursor, EVERYTHING};
 use crate::innodb::ids::{PageId, PageNo, SpaceId};
 
 /// Runs that are read side by side at most: each reader has a buffer of one read for each of them.
@@ -164,7 +164,7 @@ impl<'f> RunWriter<'f> {
     }
 
     /// Adds what `encode` appends: the next record, of this page.
-    fn push(&mut self, page: PageId, encode: impl FnOnce(&mut Vec<u8>)) -> Result<(), PrepareError> {
+    fn push(&mut self, page: PageId, encode: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) -> Result<(), PrepareError> {
         if self.run.end >= self.next_fence {
             self.run.fences.push((page, self.run.end));
             if self.run.fences.len() > MOST_FENCES {
@@ -178,7 +178,7 @@ impl<'f> RunWriter<'f> {
             self.next_fence = self.run.end.saturating_add(self.stride);
         }
         let before = self.buffer.len();
-        encode(&mut self.buffer);
+        encode(&mut self.buffer).map_err(|error| SpillFile::failed("write", &self.file.dir, error))?;
         let added = u64::try_from(self.buffer.len().saturating_sub(before)).unwrap_or(0);
         self.run.end = self.run.end.saturating_add(added);
         if self.buffer.len() >= WRITE_BYTES { self.flush() } else { Ok(()) }
@@ -206,7 +206,7 @@ pub fn write_run<'a>(
 ) -> Result<FileRun, PrepareError> {
     let mut writer = RunWriter::new(file, start);
     for (page, bytes) in kept {
-        writer.push(page, |out| out.extend_from_slice(bytes))?;
+        writer.push(page, |out| out.write_all(bytes))?;
     }
     writer.finish()
 }
@@ -239,7 +239,7 @@ fn merge_into(to: &SpillFile, start: u64, from: &SpillFile, runs: &[FileRun]) ->
         // All of the page that this run has; those of the next run follow.
         let behind = loop {
             if let Some(kept) = cursor.take().map_err(|error| from.unreadable(error))? {
-                writer.push(page, |out| Kept::encode(&kept, out))?;
+                writer.push(page, |out| kept.encode(out))?;
             }
             match cursor.page().map_err(|error| from.unreadable(error))? {
                 Some(same) if same == page => {}

@@ -52,7 +52,7 @@ fn copied(flags: u32) -> CopiedSpace {
 
 fn scan(groups: &[Vec<u8>], flags: u32, keyring: Option<Keyring>) -> Result<(Recovery, Vec<Lsn>), PrepareError> {
     let (blocks, ends) = log(groups);
-    let mut scan = RedoScan::new(options(*ends.last().unwrap(), keyring), &[copied(flags)]);
+    let mut scan = RedoScan::new(options(*ends.last().unwrap(), keyring), &[copied(flags)]).unwrap();
     scan.feed(&blocks)?;
     Ok((scan.finish()?, ends))
 }
@@ -159,7 +159,7 @@ fn a_log_must_end_where_the_backup_does() {
         (&[0_u8; 512][..], ends[1]),
         (&[][..], ends[1]),
     ] {
-        let mut scan = RedoScan::new(options(wanted, None), &[copied(PLAIN)]);
+        let mut scan = RedoScan::new(options(wanted, None), &[copied(PLAIN)]).unwrap();
         scan.feed(blocks).unwrap();
         let error = scan.finish().unwrap_err();
         assert!(matches!(error, PrepareError::WrongEnd { .. }) && error.to_string().contains(&wanted.to_string()));
@@ -174,7 +174,7 @@ fn what_another_compressor_made_is_left_to_the_server() {
     let scan_with = |kind, zlib: Option<&str>| {
         let (blocks, ends) = log(&[record(kind)]);
         let options = ScanOptions { zlib: zlib.map(str::to_owned), ..options(ends[0], None) };
-        let mut scan = RedoScan::new(options, &[copied(0x4029)]);
+        let mut scan = RedoScan::new(options, &[copied(0x4029)]).unwrap();
         scan.feed(&blocks)?;
         scan.finish()
     };

@@ -1,5 +1,6 @@
 //! Leaf helpers: small, pure where they can be, and knowing nothing of the rest of the crate.
 
+pub mod arena;
 pub mod backoff;
 pub mod clock;
 pub mod direct;

@@ -72,7 +72,7 @@ fn scan(
             last_file: PageNo(0),
         })
         .collect();
-    let mut scan = RedoScan::new(options, &copied);
+    let mut scan = RedoScan::new(options, &copied).unwrap();
     let until = end.block_start().saturating_since(crash.log.checkpoint.block_start()) + 512;
     scan.feed(&crash.log.blocks[..usize::try_from(until).unwrap()])?;
     scan.finish()

@@ -61,7 +61,7 @@ pub fn scan(
         memory,
         spill_dir: existing_ancestor(&options.datadir).to_path_buf(),
     };
-    let mut scan = RedoScan::new(scan_options, &copied_spaces(table)?);
+    let mut scan = RedoScan::new(scan_options, &copied_spaces(table)?)?;
     let threads = threads(options.parallel, options.memory.saturating_sub(memory));
     let _ = redo::read(reader, manifest, threads, &ctx.cancel, &mut |blocks| {
         scan.feed(blocks)?;
