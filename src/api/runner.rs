@@ -196,6 +196,9 @@ pub struct RestoreWork {
     pub overwrite_incomplete: bool,
     /// Replaces a database that is there.
     pub overwrite: bool,
+    /// Whose restore it is: the volume keeps it, so that another try knows a complete restore that nobody was told of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub receipt: Option<String>,
     /// Threads that write.
     pub parallelism: Option<u32>,
 }

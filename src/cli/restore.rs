@@ -76,6 +76,7 @@ impl Args {
             overwrite_incomplete: self.overwrite_incomplete,
             check_structure: self.check,
             overwrite: false,
+            receipt: None,
             parallel: self.parallel.unwrap_or_else(default_parallel),
             memory: self.memory,
         })

@@ -277,6 +277,9 @@ pub struct RestoreOptions {
     pub check_structure: bool,
     /// Replace a database that is there and that no server runs on. Never anything else.
     pub overwrite: bool,
+    /// Whose restore it is, where it may come twice: the directory keeps it as a receipt. Who finds his own there, in a
+    /// database that no server has started on since, starts over: he had ended, and nobody was told.
+    pub receipt: Option<String>,
     /// Writing threads.
     pub parallel: NonZeroUsize,
     /// Memory for redo and pages in flight.
@@ -302,6 +305,7 @@ impl RestoreOptions {
             overwrite_incomplete: false,
             check_structure: false,
             overwrite: false,
+            receipt: None,
             parallel: default_parallel(),
             memory: Self::DEFAULT_MEMORY,
         }

@@ -34,6 +34,7 @@ fn restore_options(work: RestoreWork) -> Result<RestoreOptions, Error> {
         keep_replication,
         overwrite_incomplete,
         overwrite,
+        receipt,
         parallelism,
     } = work;
     let store =
@@ -53,6 +54,7 @@ fn restore_options(work: RestoreWork) -> Result<RestoreOptions, Error> {
     options.keep_replication = keep_replication;
     options.overwrite_incomplete = overwrite_incomplete;
     options.overwrite = overwrite;
+    options.receipt = receipt;
     if let Some(threads) = parallelism.and_then(|threads| NonZeroUsize::new(usize::try_from(threads).ok()?)) {
         options.parallel = threads;
     }
@@ -76,6 +78,7 @@ mod tests {
             keep_replication: true,
             overwrite_incomplete: true,
             overwrite: false,
+            receipt: Some("uid".into()),
             parallelism: Some(3),
         };
         let usual = RestoreOptions::new("s3://bucket/prefix".parse().unwrap(), "b", "/d");
@@ -85,6 +88,7 @@ mod tests {
         assert_eq!(options.recovery, usual.recovery, "the engine's own choice");
         assert_eq!(options.external_files, options::ExternalFiles::Keep);
         assert_eq!(options.parallel.get(), 3);
+        assert_eq!(options.receipt.as_deref(), Some("uid"));
         assert!(options.keep_replication && options.overwrite_incomplete && !options.overwrite);
         assert_eq!(options.encryption_key_files, [PathBuf::from("/e")]);
         assert_eq!(options.keyring_file, Some(PathBuf::from("/k")));

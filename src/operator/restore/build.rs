@@ -230,7 +230,10 @@ fn work(who: &Identity, spec: &MySQLRestoreSpec, source: &Source, slot: &Slot) -
         keep_replication: spec.replication == ReplicationPolicy::Keep,
         // Remains in a staging claim are our own; in another one only after a try of ours.
         overwrite_incomplete: slot.is_staged() || overwrite || who.attempt > 1,
-        overwrite,
+        // So is what is complete in a staging claim: a try that died before it could say so.
+        overwrite: overwrite || (slot.is_staged() && who.attempt > 1),
+        // Elsewhere only a receipt tells that from somebody's database.
+        receipt: (!slot.is_staged()).then(|| who.uid.clone()),
         parallelism: spec.parallelism.and_then(|threads| u32::try_from(threads).ok()),
     }
 }

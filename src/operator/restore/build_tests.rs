@@ -111,6 +111,15 @@ fn only_own_remains_are_cleared_in_a_claim_that_is_there() {
     assert!(work(2, false).overwrite_incomplete, "what the former try left");
     assert!(work(1, true).overwrite_incomplete && work(1, true).overwrite);
     assert!(!work(2, false).overwrite);
+    assert_eq!(work(2, false).receipt, Some(who(1).uid), "what it completed and told nobody");
+}
+
+#[test]
+fn a_former_try_may_have_completed_a_staging_claim() {
+    let target = json!({"newClaim": {"name": "data", "template": {"storage": "1Gi"}}});
+    let work = |attempt| request(&fill_pod(&who(attempt), &spec(&target), &source(), &slot(&target), None));
+    assert!(!work(1).overwrite);
+    assert!(work(2).overwrite && work(2).receipt.is_none());
 }
 
 #[test]

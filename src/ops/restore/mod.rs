@@ -109,7 +109,7 @@ pub async fn run(ctx: &Context, options: RestoreOptions) -> Result<RestoreReport
         blocking(work).await?
     };
     ctx.check()?;
-    target.complete()?;
+    target.complete(options.receipt.as_deref())?;
 
     let state = match &options.mysqld {
         Some(mysqld) => {
@@ -219,9 +219,10 @@ async fn check_target(
     Ok(needs)
 }
 
-/// A database is there, and is to make room.
+/// A database is there, and is to make room: any one where that was asked for, else what this very restore has made.
 fn replaces(options: &RestoreOptions) -> bool {
-    options.overwrite && replace::holds_database(&options.datadir)
+    let mine = || options.receipt.as_deref().is_some_and(|receipt| replace::is_done(&options.datadir, receipt));
+    replace::holds_database(&options.datadir) && (options.overwrite || mine())
 }
 
 /// A backup with encrypted data is of no use where its master keys are not: refused, naming the keys.

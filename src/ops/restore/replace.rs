@@ -14,17 +14,25 @@ use std::path::Path;
 use crate::ops::error::Error;
 use crate::util::fs::{create_durable, durable_rename};
 
-use super::target::{FILE_MODE, MARKER, Marker, io_error, local_io, refuse_running_server};
+use super::target::{FILE_MODE, MARKER, Marker, RECEIPT, io_error, local_io, refuse_running_server};
 
 /// One of these is in every data directory.
 const SIGNS: [&str; 2] = ["ibdata1", "mysql.ibd"];
 const REDO: &str = "#innodb_redo";
+/// What a server makes at its first start.
+const STARTED: &str = "auto.cnf";
 /// A name that no server takes for its log.
 const GIVEN_UP: &str = "#innodb_redo.given-up";
 
 /// True if the directory holds a database, whole as far as can be seen.
 pub fn holds_database(datadir: &Path) -> bool {
     !datadir.join(MARKER).exists() && SIGNS.iter().any(|sign| datadir.join(sign).is_file())
+}
+
+/// True if it is what the restore with this receipt has made, and no server has started on it since.
+pub fn is_done(datadir: &Path, receipt: &str) -> bool {
+    let mine = fs::read(datadir.join(RECEIPT)).is_ok_and(|found| found == receipt.as_bytes());
+    mine && fs::symlink_metadata(datadir.join(STARTED)).is_err()
 }
 
 /// What its files take up on the disk, and will give back.
@@ -91,8 +99,21 @@ mod tests {
         assert!(!dir.path().join(REDO).exists(), "no server starts without it");
         assert!(!holds_database(dir.path()), "it is remains now");
         let target = Target::claim(dir.path(), true, &marker()).unwrap();
-        target.complete().unwrap();
+        target.complete(None).unwrap();
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn only_its_own_work_that_no_server_has_seen_is_known_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = Target::claim(dir.path(), false, &marker()).unwrap();
+        database(dir.path());
+        assert!(!is_done(dir.path(), "mine"));
+        target.complete(Some("mine")).unwrap();
+        assert!(holds_database(dir.path()) && is_done(dir.path(), "mine"));
+        assert!(!is_done(dir.path(), "another's"));
+        fs::write(dir.path().join(STARTED), "").unwrap();
+        assert!(!is_done(dir.path(), "mine"), "somebody may have written to it");
     }
 
     #[test]

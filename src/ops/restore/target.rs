@@ -22,6 +22,8 @@ use crate::util::fs::{FsError, create_dir_all, create_durable, durable_rename, f
 /// The first file written into a target and the last one removed. It has no leading dot, because
 /// `mysqld --initialize` ignores dot files and must refuse such a directory (MySQL 9.7).
 pub const MARKER: &str = "stillframe-restore-incomplete";
+/// The file that says whose restore made a database.
+pub const RECEIPT: &str = "stillframe-restored";
 
 /// Mode of every directory made here: the server's own choice.
 pub const DIRECTORY_MODE: u32 = 0o750;
@@ -131,8 +133,12 @@ impl Target {
         Ok(())
     }
 
-    /// Removes the marker: from here on the directory is a database. Everything else must be durable by now.
-    pub fn complete(&self) -> Result<(), Error> {
+    /// Removes the marker: from here on the directory is a database. Everything else must be durable by now. Before that
+    /// it leaves a receipt, where somebody may ask for one.
+    pub fn complete(&self, receipt: Option<&str>) -> Result<(), Error> {
+        if let Some(receipt) = receipt {
+            create_durable(&self.datadir.join(RECEIPT), receipt.as_bytes(), FILE_MODE).map_err(local_io)?;
+        }
         let path = self.datadir.join(MARKER);
         fs::remove_file(&path).map_err(|error| io_error("remove", &path, error))?;
         fsync_dir(&self.datadir).map_err(local_io)
@@ -302,7 +308,7 @@ mod tests {
         let target = Target::claim(&datadir, true, &marker(vec![])).unwrap();
         assert!(!target.datadir().join("ibdata1").exists());
         assert!(!external.exists());
-        target.complete().unwrap();
+        target.complete(None).unwrap();
         assert!(!datadir.join(MARKER).exists());
     }
 
