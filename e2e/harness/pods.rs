@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{Api, AttachParams, DeleteParams, LogParams};
+use kube::api::{Api, AttachParams, DeleteParams, EvictParams, LogParams, Patch, PatchParams};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -93,6 +93,27 @@ impl Space {
         Ok(output)
     }
 
+    /// Tells a pod to go, as a drain of its node does.
+    pub async fn evict(&self, pod: &str) -> Result<()> {
+        self.pods().evict(pod, &EvictParams::default()).await.with_context(|| format!("evict {pod}"))?;
+        Ok(())
+    }
+
+    /// Says of a pod what the kubelet says of one that it evicts since the node has no memory left. The kubelet then ends it.
+    pub async fn evict_by_kubelet(&self, pod: &str) -> Result<()> {
+        let said = serde_json::json!({ "status": {
+            "phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory.",
+        } });
+        self.pods().patch_status(pod, &PatchParams::default(), &Patch::Merge(said)).await?;
+        Ok(())
+    }
+
+    /// Removes a pod without a word to it, as happens when its node is gone for good.
+    pub async fn lose(&self, pod: &str) -> Result<()> {
+        self.pods().delete(pod, &DeleteParams::default().grace_period(0)).await?;
+        Ok(())
+    }
+
     /// Kills the processes of a pod by SIGKILL, as the kernel does when memory ends. The pod object stays.
     pub async fn kill9(&self, pod: &str) -> Result<()> {
         self.kill9_of(pod, "").await
@@ -100,14 +121,28 @@ impl Space {
 
     /// The same with those processes of a pod whose name begins with `program`.
     pub async fn kill9_of(&self, pod: &str, program: &str) -> Result<()> {
+        self.signal(pod, program, "KILL").await
+    }
+
+    /// Sends a signal to those processes of a pod whose name begins with `program`.
+    pub async fn signal(&self, pod: &str, program: &str, signal: &str) -> Result<()> {
         let uid = text(&self.get("Pod", pod).await?, "/metadata/uid").to_owned();
         ensure!(!uid.is_empty(), "pod {pod} has no uid");
         // A process 1 cannot be killed from inside its own namespace; one of the node's sees it under another number.
         let script = format!(
-            "for p in /proc/[0-9]*; do grep -qsE 'pod({}|{})' $p/cgroup && grep -qs '^{program}' $p/comm && kill -9 ${{p#/proc/}} && echo killed; done; true",
+            "for p in /proc/[0-9]*; do grep -qsE 'pod({}|{})' $p/cgroup && grep -qs '^{program}' $p/comm && kill -s {signal} ${{p#/proc/}} && echo sent; done; true",
             uid,
             uid.replace('-', "_"),
         );
+        let said = self.on_node(&["sh", "-c", &script]).await?;
+        if !said.contains("sent") {
+            bail!("pod {pod} has no process to send {signal} to");
+        }
+        Ok(())
+    }
+
+    /// Runs a command that sees the node's processes, as root.
+    pub async fn on_node(&self, command: &[&str]) -> Result<String> {
         let killer = super::fill(include_str!("../fixtures/killer.yaml"), &[("IMAGE", super::MYSQL_IMAGE)]);
         let node_space = Self { cluster: self.cluster.clone(), name: "kube-system".to_owned() };
         // One that an earlier run left may have been evicted since.
@@ -122,10 +157,24 @@ impl Space {
                 text(pod, "/status/phase") == "Running"
             })
             .await?;
-        let said = node_space.exec("stillframe-e2e-killer", "killer", &["sh", "-c", &script], "").await?;
-        if !said.contains("killed") {
-            bail!("pod {pod} has no process to kill");
-        }
-        Ok(())
+        node_space.exec("stillframe-e2e-killer", "killer", command, "").await
+    }
+
+    /// Kills a runner the moment `condition` holds, a command of bash that may use what `fixtures/kill-when.sh` has.
+    /// Returns the step that it was in, or why it was too late. `bucket` is the pod of the S3 server.
+    pub async fn kill9_when(&self, pod: &str, bucket: &str, condition: &str) -> Result<Result<String, String>> {
+        let bucket = self.get("Pod", bucket).await?;
+        let values = [
+            ("NAMESPACE", self.name.as_str()),
+            ("POD", pod),
+            ("STORE_UID", text(&bucket, "/metadata/uid")),
+            ("CONDITION", condition),
+        ];
+        let script = super::fill(include_str!("../fixtures/kill-when.sh"), &values);
+        // Before all others: moments are short.
+        let said = self.on_node(&["nice", "-n", "-15", "bash", "-c", &script]).await?;
+        let said = said.trim();
+        let step = said.strip_suffix("killed").map(|step| step.trim().replace("\"step\":", "").replace('"', ""));
+        Ok(step.ok_or_else(|| said.to_owned()))
     }
 }

@@ -8,6 +8,7 @@ mod encrypted;
 mod gitops;
 mod identity;
 mod import;
+mod killed;
 mod limits;
 mod measure;
 mod members;
