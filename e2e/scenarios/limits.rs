@@ -138,3 +138,58 @@ async fn a_full_namespace_is_waited_for() -> Result<()> {
     })
     .await
 }
+
+/// A `LimitRange` with one limit.
+fn limit_range(limit: &Value) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "LimitRange", "metadata": { "name": "house-rules" }, "spec": { "limits": [limit] },
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_limits_of_a_namespace_hold_for_runners() -> Result<()> {
+    scenario("limit-range", |space| async move {
+        let (bucket, (mysql, load)) = tokio::try_join!(Bucket::start(&space, "s3"), loaded_server(&space, "mysql"))?;
+        load.stop().await?;
+        space.ready_storage("bucket", &bucket, "shop").await?;
+
+        // Less than a runner asks for by itself.
+        space.apply_object(&limit_range(&json!({ "type": "Container", "max": { "memory": "384Mi" } }))).await?;
+        space.apply_object(&backup("usual", "bucket", &mysql)).await?;
+        let told = space.reason("MySQLBackup", "usual", "Succeeded", reasons::POD_REFUSED, MINUTES).await?;
+        let message = message_of(&told, "Succeeded");
+        ensure!(message.contains("maximum memory usage per Container is 384Mi, but limit is 512Mi"), "{message}");
+        say(format!("usual: {message}"));
+        let small = json!({ "spec": { "runner": { "resources": { "limits": { "memory": "384Mi" } } } } });
+        space.apply_object(&with(backup("small", "bucket", &mysql), &small)).await?;
+        space.succeeded("MySQLBackup", "small").await?;
+        ensure!(
+            text(&space.get("MySQLBackup", "usual").await?, "/status/conditions/0/reason") == reasons::POD_REFUSED,
+            "the other one does not wait any more"
+        );
+        say("one that asks for less was taken");
+
+        // What a runner does not ask for, the namespace may say.
+        let defaults = json!({ "type": "Container", "default": { "cpu": "900m" }, "max": { "memory": "1Gi" } });
+        space.apply_object(&limit_range(&defaults)).await?;
+        let taken = space.succeeded("MySQLBackup", "usual").await?;
+        ensure!(taken.pointer("/status/failedAttempts").is_none(), "what was refused is no failed try: {taken}");
+        let runner = space.get("Pod", text(&taken, "/status/runner/podName")).await?;
+        let limits = runner.pointer("/spec/containers/0/resources/limits").cloned().unwrap_or_default();
+        ensure!(limits == json!({ "cpu": "900m", "memory": "512Mi" }), "not the limits of both: {limits}");
+        say("the other one went on by itself, with the namespace's limit of processors");
+
+        let claims = json!({ "type": "PersistentVolumeClaim", "max": { "storage": "1Gi" } });
+        space.apply_object(&limit_range(&claims)).await?;
+        let target = json!({ "newClaim": { "name": "data-back-0", "template": { "storage": "2Gi" } } });
+        space.apply_object(&restore("back", "usual", &target)).await?;
+        let told = space.reason("MySQLRestore", "back", "Succeeded", reasons::POD_REFUSED, MINUTES).await?;
+        let message = message_of(&told, "Succeeded");
+        ensure!(message.contains("maximum storage usage per PersistentVolumeClaim is 1Gi"), "{message}");
+        space.delete("LimitRange", "house-rules").await?;
+        let _ = mysql.brought_back("usual").await?;
+        say("so did the restore, whose claim was too large: the same rows");
+        Ok(())
+    })
+    .await
+}
