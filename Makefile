@@ -20,9 +20,9 @@ demo: ## the whole story with a real server, visibly: load, back up hot, verify,
 demo-kubernetes: setup ## the same on a real cluster: apply a backup, a schedule, a restore; see what a user sees; compare
 	e2e/run demo
 
-# The servers that tests need, found or installed into the user's cache folder.
+# The servers and the tracer that tests need, found or installed into the user's cache folder.
 setup:
-	@for script in tests/setup/mysql.sh tests/setup/versitygw.sh; do echo "$$script: $$($$script)" || exit 1; done
+	@for script in tests/setup/mysql.sh tests/setup/versitygw.sh tests/setup/strace.sh; do echo "$$script: $$($$script)" || exit 1; done
 
 # One set of features for tests, scenarios and lint: the program is compiled once for all of them.
 test: setup ## all tests, and the short set of the scenarios on a real cluster (see e2e); at most 35 minutes on 2 cores

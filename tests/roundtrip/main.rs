@@ -17,6 +17,7 @@ mod support;
 mod by_server;
 mod cache;
 mod ddl;
+mod durable;
 mod isolation;
 mod many;
 mod native;

@@ -13,7 +13,7 @@ use super::support::round;
 use super::support::server::{Server, scratch};
 
 /// A server with a table, a partition and a tablespace outside of its data directory.
-async fn source_with_files_outside() -> Server {
+pub async fn source_with_files_outside() -> Server {
     let source = Server::builder().start().await;
     let dir = source.external_dir();
     let dir = dir.display();

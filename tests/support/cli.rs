@@ -110,13 +110,34 @@ impl Cli {
     }
 
     /// Takes the right to read and write all files from it, which root has by nature: permissions count again.
-    pub fn without_capabilities(mut self) -> Self {
+    pub fn without_capabilities(self) -> Self {
         if !rustix::process::geteuid().is_root() {
             return self;
         }
-        let plain = self.command.as_std();
         let mut command = Command::new("setpriv");
-        command.args(["--bounding-set=-all", "--inh-caps=-all"]).arg(plain.get_program()).args(plain.get_args());
+        command.args(["--bounding-set=-all", "--inh-caps=-all"]);
+        self.behind(command)
+    }
+
+    /// Writes down which calls it makes of the system that change something in a file system or make it durable, one a
+    /// line, with the paths of open files.
+    pub fn traced(self, calls: &[&str], to: &std::path::Path) -> Self {
+        let script = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/setup/strace.sh");
+        let found = std::process::Command::new(&script).stderr(Stdio::inherit()).output().expect("a shell");
+        assert!(found.status.success(), "no strace to test with: {} failed, see above", script.display());
+        let mut command = Command::new(String::from_utf8(found.stdout).expect("a path").trim());
+        // Those that an architecture does not have are left out.
+        let calls: Vec<String> = calls.iter().map(|call| format!("?{call}")).collect();
+        command
+            .args(["-f", "-qq", "-y", "-e", "signal=none", "-e", &format!("trace={}", calls.join(",")), "-o"])
+            .arg(to);
+        self.behind(command)
+    }
+
+    /// Has another program run it, which is given its command line behind its own arguments.
+    fn behind(mut self, mut command: Command) -> Self {
+        let plain = self.command.as_std();
+        command.arg(plain.get_program()).args(plain.get_args());
         for (name, value) in plain.get_envs() {
             match value {
                 Some(value) => command.env(name, value),
