@@ -168,6 +168,9 @@ impl From<RedoError> for Error {
     }
 }
 
+/// How to go on where the redo itself is not understood, which no way of recovery here can do without.
+const LATER_VERSION: &str =
+    "restore it with the version of stillframe that took it, or a later one: that knows its redo";
 /// How to go on where native recovery cannot.
 const OTHER_RECOVERY: &str = "let MySQL apply the redo: --recovery server";
 /// The same where it has begun to write.
@@ -178,17 +181,15 @@ impl From<PrepareError> for Error {
     fn from(error: PrepareError) -> Self {
         let (kind, advice) = match &error {
             PrepareError::Redo(RedoError { source: FormatError::Unsupported { .. }, .. }) => {
-                (ErrorKind::UnsupportedFormat, Some(OTHER_RECOVERY))
+                (ErrorKind::UnsupportedFormat, Some(LATER_VERSION))
             }
             PrepareError::Key { .. }
             | PrepareError::Redo(RedoError { source: FormatError::KeyMissing { .. }, .. })
             | PrepareError::BadPage { fault: PageFault::Format(FormatError::KeyMissing { .. }), .. } => {
                 (ErrorKind::KeyMissing, None)
             }
-            PrepareError::Redo(_) | PrepareError::WrongEnd { .. } | PrepareError::MissingSpace { .. } => {
-                (ErrorKind::DamagedBackup, None)
-            }
-            PrepareError::Deleted { .. } | PrepareError::BehindEnd { .. } => {
+            PrepareError::Redo(_) | PrepareError::WrongEnd { .. } => (ErrorKind::DamagedBackup, None),
+            PrepareError::MissingSpace { .. } | PrepareError::Deleted { .. } | PrepareError::BehindEnd { .. } => {
                 (ErrorKind::DamagedBackup, Some(OTHER_RECOVERY))
             }
             PrepareError::NotNative { .. } => (ErrorKind::Unsupported, Some(OTHER_RECOVERY)),

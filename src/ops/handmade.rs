@@ -49,14 +49,36 @@ pub fn archive(pages: &[Vec<u8>], blocks: &[Vec<u8>]) -> (Stored, Manifest) {
         let end = if behind < blocks.len() { start(behind) } else { start(behind - 1) + 112 };
         Segment { start: Lsn::new(start(2 * number)), end: Lsn::new(end), spaces: None, blocks: some.concat() }
     };
+    stored(pages, blocks.chunks(2).enumerate().map(segment).collect(), None)
+}
+
+/// Where the archives' checkpoint lies in the first block of the redo.
+const CHECKPOINT: u64 = 100;
+
+/// An archive of these pages, with a system tablespace, and of a log that has these groups from the checkpoint on.
+pub fn archive_with_log(pages: &[Vec<u8>], groups: &[u8]) -> (Stored, Manifest) {
+    let before = usize::try_from(CHECKPOINT).unwrap() - 12;
+    let payload = [&vec![0x5A; before], groups].concat();
+    let end = Lsn::new(REDO + 12 + u64::try_from(payload.len()).unwrap());
+    let blocks = encode_block(Lsn::new(REDO), &payload, Some(before)).unwrap().to_vec();
+    let segment = Segment { start: Lsn::new(REDO), end, spaces: None, blocks };
+    let piece = PieceEntry { location: Location::Datadir(b"ibdata1".to_vec()), first_page: PageNo(0), pages: 1 };
+    let system = SpaceEntry { space: SpaceId::SYSTEM, flags: 0, pages: 1, pieces: vec![piece] };
+    stored(pages, vec![segment], Some(system))
+}
+
+fn stored(pages: &[Vec<u8>], segments: Vec<Segment>, system: Option<SpaceEntry>) -> (Stored, Manifest) {
     let count = u32::try_from(pages.len()).unwrap();
     let location = Location::Datadir(b"db/t.ibd".to_vec());
     let piece = PieceEntry { location, first_page: PageNo(0), pages: count };
     let space = SpaceEntry { space: SPACE, flags: 0x4021, pages: count, pieces: vec![piece] };
+    let empty =
+        system.iter().map(|system| Stream { id: StreamId::Space(system.space), unit: 16384, bytes: vec![0; 16384] });
+    let spaces = system.iter().cloned().chain([space]).collect();
     let sample = Sample {
-        streams: vec![Stream { id: StreamId::Space(SPACE), unit: 16384, bytes: pages.concat() }],
-        segments: blocks.chunks(2).enumerate().map(segment).collect(),
-        table: FileTable { spaces: vec![space], directories: vec![b"db".to_vec()], ..FileTable::default() },
+        streams: empty.chain([Stream { id: StreamId::Space(SPACE), unit: 16384, bytes: pages.concat() }]).collect(),
+        segments,
+        table: FileTable { spaces, directories: vec![b"db".to_vec()], ..FileTable::default() },
     };
     let stored = write(&sample, &options(Codec::None, 1 << 20, Vec::new()));
     let manifest = Manifest::decode(&stored.manifest).unwrap();

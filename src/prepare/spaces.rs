@@ -12,6 +12,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::PrepareError;
+use super::scan::redo_error;
 use crate::innodb::FormatError;
 use crate::innodb::ids::{PageId, PageNo, SpaceId};
 use crate::innodb::keyring::Keyring;
@@ -87,11 +88,11 @@ impl Space {
         self.copied.flags.is_encrypted() || self.encrypted || self.encryption_changed
     }
 
-    /// Learns from a record of page 0.
-    fn note_page0(&mut self, record: &RedoRecord<'_>, keyring: Option<&Keyring>) -> Result<(), FormatError> {
+    /// Learns from a record of page 0; gives the encryption info that it has, if any.
+    fn note_page0(&mut self, record: &RedoRecord<'_>) -> Result<Option<EncryptionInfo>, FormatError> {
         match record.kind {
             RecordKind::Write4 => {
-                let Body::WriteNumber(write) = record.body()? else { return Ok(()) };
+                let Body::WriteNumber(write) = record.body()? else { return Ok(None) };
                 let value = u32::try_from(write.value).unwrap_or(u32::MAX);
                 match usize::from(write.offset) {
                     FSP_SIZE => self.pages = self.pages.max(value),
@@ -101,22 +102,23 @@ impl Space {
                     }
                     _ => {}
                 }
+                Ok(None)
             }
             RecordKind::WriteString => {
-                let Body::WriteString(write) = record.body()? else { return Ok(()) };
+                let Body::WriteString(write) = record.body()? else { return Ok(None) };
                 let is_info = usize::from(write.offset) == encryption_offset(self.copied.flags)?
                     && write.bytes.0.len() >= ENCRYPTION_INFO_SIZE;
-                if is_info && let Some(info) = EncryptionInfo::decode(write.bytes.0)? {
-                    let none = Keyring::default();
-                    let key = info.unwrap_key(keyring.unwrap_or(&none))?;
-                    self.keys.retain(|known| *known != key);
-                    self.keys.push(key);
-                    self.encryption_changed = true;
-                }
+                if is_info { EncryptionInfo::decode(write.bytes.0) } else { Ok(None) }
             }
-            _ => {}
+            _ => Ok(None),
         }
-        Ok(())
+    }
+
+    /// Takes a key that redo has brought.
+    fn add_key(&mut self, key: TablespaceKey) {
+        self.keys.retain(|known| *known != key);
+        self.keys.push(key);
+        self.encryption_changed = true;
     }
 
     /// Learns from a record of this tablespace what it says of its size.
@@ -126,7 +128,7 @@ impl Space {
                 self.note_extension(extend.offset.saturating_add(extend.bytes));
             }
         } else if record.kind == RecordKind::Write4 && record.page.is_some_and(|page| page.page == PageNo(0)) {
-            self.note_page0(record, None)?;
+            let _ = self.note_page0(record)?;
         }
         Ok(())
     }
@@ -178,16 +180,18 @@ impl SpaceScan {
         };
         space.last_changed = space.last_changed.max(Some(page.page));
         if page.page == PageNo(0) {
-            space.note_page0(record, keyring).map_err(|source| PrepareError::Key { space: page.space, source })?;
+            let info = space.note_page0(record).map_err(|source| redo_error(record, source))?;
+            if let Some(info) = info {
+                let (none, failed) = (Keyring::default(), |source| PrepareError::Key { space: page.space, source });
+                space.add_key(info.unwrap_key(keyring.unwrap_or(&none)).map_err(failed)?);
+            }
         }
         Ok(true)
     }
 
     /// Takes in a record about a file.
     pub fn note_file(&mut self, page: PageId, record: &RedoRecord<'_>) -> Result<(), PrepareError> {
-        let body = record.body().map_err(|source| {
-            PrepareError::Redo(crate::innodb::redo::RedoError { lsn: record.lsn, kind: Some(record.kind), source })
-        })?;
+        let body = record.body().map_err(|source| redo_error(record, source))?;
         match body {
             Body::FileDelete(_) if self.get_mut(page.space).is_some() => {
                 Err(PrepareError::Deleted { space: page.space, lsn: record.lsn })
@@ -306,6 +310,15 @@ mod tests {
         let mut scan = SpaceScan::new([copied(4_294_967_276, 7)]);
         change(&mut scan, &old).unwrap();
         assert!(matches!(scan.finish(), Err(PrepareError::MissingSpace { .. })), "another number");
+    }
+
+    #[test]
+    fn flags_that_are_not_known_are_no_missing_key() {
+        let mut scan = SpaceScan::new([copied(5, 7)]);
+        // Flags 0x104021, as a compressed number.
+        let error = change(&mut scan, &[4, 5, 0, 0, 54, 0xD0, 0x40, 0x21]).unwrap_err();
+        assert!(matches!(error, PrepareError::Redo(_)), "{error}");
+        assert!(error.to_string().contains("9000") && error.to_string().contains("0x104021"), "{error}");
     }
 
     #[test]

@@ -51,6 +51,31 @@ pub fn fsync_dir(path: &Path) -> Result<(), FsError> {
     File::open(path).and_then(|dir| dir.sync_all()).map_err(FsError::of("sync directory", path))
 }
 
+/// Makes a file's contents durable.
+pub fn sync_file(path: &Path) -> Result<(), FsError> {
+    File::open(path).and_then(|file| file.sync_all()).map_err(FsError::of("sync", path))
+}
+
+/// Makes all files below a directory durable, and its directories' entries. Says how many of both there are.
+pub fn sync_files_below(path: &Path) -> Result<u64, FsError> {
+    let (mut count, mut left) = (0_u64, vec![path.to_path_buf()]);
+    while let Some(directory) = left.pop() {
+        for entry in fs::read_dir(&directory).map_err(FsError::of("list", &directory))? {
+            let entry = entry.map_err(FsError::of("list", &directory))?;
+            let kind = entry.file_type().map_err(FsError::of("look at", &entry.path()))?;
+            if kind.is_dir() {
+                left.push(entry.path());
+            } else if kind.is_file() {
+                sync_file(&entry.path())?;
+                count = count.saturating_add(1);
+            }
+        }
+        fsync_dir(&directory)?;
+        count = count.saturating_add(1);
+    }
+    Ok(count)
+}
+
 /// Makes a directory and all above it that are missing, and syncs each parent that got a new entry.
 pub fn create_dir_all(path: &Path, mode: u32) -> Result<(), FsError> {
     let mut missing = Vec::new();
@@ -117,6 +142,19 @@ mod tests {
         assert!(create_dir_all(&file, 0o750).is_err());
         let error = create_dir_all(&file.join("b"), 0o750).unwrap_err();
         assert!(error.to_string().starts_with("cannot create directory"), "{error}");
+    }
+
+    #[test]
+    fn all_files_below_are_synced() {
+        let base = tempfile::tempdir().unwrap();
+        create_dir_all(&base.path().join("a/b"), 0o750).unwrap();
+        for name in ["one", "a/two", "a/b/three"] {
+            fs::write(base.path().join(name), name).unwrap();
+        }
+        std::os::unix::fs::symlink("nowhere", base.path().join("a/link")).unwrap();
+        assert_eq!(sync_files_below(base.path()).unwrap(), 6, "three files in three directories");
+        assert_eq!(sync_files_below(&base.path().join("none")).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert!(sync_file(&base.path().join("a/link")).is_err());
     }
 
     #[test]

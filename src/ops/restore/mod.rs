@@ -16,6 +16,8 @@ mod native;
 mod pages;
 mod placement;
 mod redo;
+#[cfg(test)]
+mod refusals;
 mod replace;
 mod room;
 mod server;
@@ -202,6 +204,9 @@ async fn check_target(
         0
     };
     layout.check_outside_is_free(options.overwrite_incomplete, &options.datadir)?;
+    if layout.pieces(SpaceId::SYSTEM).next().is_none() {
+        return Err(Error::new(ErrorKind::DamagedBackup, "the backup has no system tablespace"));
+    }
     room::check(&options.datadir, given_back, manifest, table, layout)?;
     check_keyring(manifest, options.keyring_file.as_deref().zip(keyring))?;
     let needs = Needs {

@@ -8,16 +8,19 @@
 //! ```
 //! Owns the marker file and the refusals; writes nothing else.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
 use crate::ops::error::{Error, ErrorKind};
-use crate::util::fs::{FsError, create_dir_all, create_durable, durable_rename, fsync_dir};
+use crate::util::fs::{
+    FsError, create_dir_all, create_durable, durable_rename, fsync_dir, sync_file, sync_files_below,
+};
 
 /// The first file written into a target and the last one removed. It has no leading dot, because
 /// `mysqld --initialize` ignores dot files and must refuse such a directory (MySQL 9.7).
@@ -48,6 +51,9 @@ pub struct Marker {
 pub struct Target {
     datadir: PathBuf,
     owner: Option<(u32, u32)>,
+    /// Something open on each file system that is written to, by its number: open since before the first byte, so that the
+    /// sync at the end tells of every write that failed, also where somebody else's sync was told of it meanwhile.
+    file_systems: Mutex<BTreeMap<u64, File>>,
 }
 
 impl Target {
@@ -87,7 +93,8 @@ impl Target {
         Self::check(datadir, overwrite_incomplete)?;
         create_dir_all(datadir, DIRECTORY_MODE).map_err(local_io)?;
         let owner = inherited_owner(datadir)?;
-        let target = Self { datadir: datadir.to_path_buf(), owner };
+        let target = Self { datadir: datadir.to_path_buf(), owner, file_systems: Mutex::default() };
+        target.watch(File::open(datadir).map_err(|error| io_error("open", datadir, error))?, datadir)?;
         target.clean_remains()?;
         target.mark(marker)?;
         Ok(target)
@@ -117,18 +124,27 @@ impl Target {
             .open(path)
             .map_err(|error| io_error("create", path, error))?;
         file.set_len(bytes).map_err(|error| io_error("set the size of", path, error))?;
+        self.watch(file, path)?;
         self.give(path)
     }
 
+    /// Keeps a file open where it is the first one of its file system.
+    fn watch(&self, file: File, path: &Path) -> Result<(), Error> {
+        let device = file.metadata().map_err(|error| io_error("look at", path, error))?.dev();
+        let _ = self.file_systems.lock().unwrap_or_else(PoisonError::into_inner).entry(device).or_insert(file);
+        Ok(())
+    }
+
     /// Makes everything that was written durable: on the data directory's file system and those of `outside` files.
-    pub fn sync<'a>(&'a self, outside: impl Iterator<Item = &'a Path>) -> Result<(), Error> {
-        let mut synced = BTreeSet::new();
-        for path in std::iter::once(self.datadir.as_path()).chain(outside) {
-            let file = File::open(path).map_err(|error| io_error("open", path, error))?;
-            let device = file.metadata().map_err(|error| io_error("look at", path, error))?.dev();
-            if synced.insert(device) {
-                rustix::fs::syncfs(&file).map_err(|error| io_error("sync the file system of", path, error.into()))?;
-            }
+    pub fn sync<'a>(&'a self, mut outside: impl Iterator<Item = &'a Path>) -> Result<(), Error> {
+        for file in self.file_systems.lock().unwrap_or_else(PoisonError::into_inner).values() {
+            let failed = |error: rustix::io::Errno| io_error("sync the file systems of", &self.datadir, error.into());
+            rustix::fs::syncfs(file).map_err(failed)?;
+        }
+        if !sync_tells_of_failures(&rustix::system::uname().release().to_string_lossy()) {
+            // All is written: each file only says whether that went well.
+            let _ = sync_files_below(&self.datadir).map_err(local_io)?;
+            outside.try_for_each(sync_file).map_err(local_io)?;
         }
         Ok(())
     }
@@ -217,6 +233,13 @@ pub fn marked_files(datadir: &Path) -> Vec<PathBuf> {
     }
     let bytes = fs::read(path).unwrap_or_default();
     serde_json::from_slice::<Marker>(&bytes).map(|marker| marker.external_files).unwrap_or_default()
+}
+
+/// Whether the sync of a file system fails where a write to one of its files has: Linux does so from 5.8 on.
+fn sync_tells_of_failures(release: &str) -> bool {
+    let mut numbers =
+        release.split(|letter: char| !letter.is_ascii_digit()).map(|digits| digits.parse().unwrap_or(0_u32));
+    (numbers.next(), numbers.next()) >= (Some(5), Some(8))
 }
 
 /// The directory itself, or the one in which it will be made.
@@ -310,6 +333,34 @@ mod tests {
         assert!(!external.exists());
         target.complete(None).unwrap();
         assert!(!datadir.join(MARKER).exists());
+    }
+
+    #[test]
+    fn older_systems_do_not_tell_of_writes_that_failed() {
+        for (release, tells) in [
+            ("4.18.0-553.el8_10.x86_64", false),
+            ("5.7.19", false),
+            ("5.8.0-rc1", true),
+            ("5.15.0-113-generic", true),
+            ("6.1.0-18-amd64", true),
+            ("10.0", true),
+            ("", false),
+        ] {
+            assert_eq!(sync_tells_of_failures(release), tells, "{release}");
+        }
+    }
+
+    #[test]
+    fn every_file_system_that_is_written_to_is_watched_from_the_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = Target::claim(&dir.path().join("data"), false, &marker(vec![])).unwrap();
+        let watched = |target: &Target| target.file_systems.lock().unwrap().keys().copied().collect::<Vec<_>>();
+        let device = fs::metadata(target.datadir()).unwrap().dev();
+        assert_eq!(watched(&target), [device]);
+        target.create_file(&target.datadir().join("db/t.ibd"), 16384).unwrap();
+        assert_eq!(watched(&target), [device], "one of each is enough");
+        target.watch(File::open("/proc/self/status").unwrap(), Path::new("status")).unwrap();
+        assert_eq!(watched(&target).len(), 2);
     }
 
     #[test]
