@@ -23,12 +23,15 @@ use super::error::Error;
 /// thread does.
 const AHEAD: usize = 2;
 
+/// The log blocks of a segment, or why there are none.
+pub type Blocks = Result<Bytes, ArchiveError>;
+
 /// Hands out the log blocks of every segment, or why there are none. An error of `each` ends it and comes back.
 pub fn each_segment(
     reader: &ArchiveReader,
     threads: NonZeroUsize,
     cancel: &CancellationToken,
-    each: &mut dyn FnMut(&RedoRef, Result<Bytes, ArchiveError>) -> Result<(), Error>,
+    each: &mut dyn FnMut(&RedoRef, Blocks) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let segments = reader.redo_segments();
     let lanes = threads.get().saturating_mul(AHEAD).min(segments.len());

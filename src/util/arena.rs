@@ -80,7 +80,7 @@ mod tests {
         let mut expected = Vec::new();
         for number in 0..100_u8 {
             arena.add(100_000).unwrap().fill(number);
-            expected.extend([number; 100_000]);
+            expected.extend(std::iter::repeat_n(number, 100_000));
             let taken = arena.memory_bytes();
             assert!(taken >= expected.len() && taken < expected.len() + (2 << 20), "{taken} for {}", expected.len());
         }
