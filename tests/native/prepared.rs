@@ -144,8 +144,7 @@ pub fn compare(base: &BTreeMap<SpaceId, Pages>, crash: &Crash, end: Lsn, ours: &
 pub async fn start_both(name: &str, crash: &Crash, prepared: &Path) {
     let dir = scratch();
     let datadir = oracle::with_redo(crash, dir.path());
-    // With the tests' usual 64 MiB a server may find no free page in the midst of its own recovery, and wait for ever.
-    let builder = || crash.server.sibling().default_places().option("innodb_buffer_pool_size", "256M");
+    let builder = || crash.server.sibling().default_places().option("innodb_buffer_pool_size", oracle::pool());
     let (mut native, server) =
         tokio::join!(builder().on_datadir(prepared).start(), builder().on_datadir(&datadir).start());
     native.error_log().assert_clean();

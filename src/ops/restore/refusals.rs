@@ -5,6 +5,8 @@ use std::path::Path;
 
 use super::target::MARKER;
 use crate::innodb::checksum::stamp_page;
+use crate::innodb::space::TablespaceFlags;
+use crate::innodb::space::header::encryption_offset;
 use crate::ops::context::Context;
 use crate::ops::error::{Error, ErrorKind};
 use crate::ops::handmade::{archive, archive_with_log, page, redo};
@@ -57,7 +59,10 @@ fn old_page(number: u32) -> Vec<u8> {
 async fn what_native_recovery_refuses_it_refuses_before_a_byte_is_written() {
     // A record that compresses a page of a plain index anew.
     let compresses = [&[73 | 0x80, 5, 1][..], &[1, 1, 0, 1, 0, 1, 0x80, 4], &[6]].concat();
-    let cases: [(&str, &[u8], Option<&str>, ErrorKind, &str, &str); 9] = [
+    // The redo brings a key that a master key wraps, which no keyring here has.
+    let at = u16::try_from(encryption_offset(TablespaceFlags::decode(0x4021).unwrap()).unwrap()).unwrap().to_be_bytes();
+    let key = [&[0x9E, 5, 0, at[0], at[1], 0, 111][..], b"lCC\0\0\0\x01", &[b'u'; 36], &[0; 68]].concat();
+    let cases: [(&str, &[u8], Option<&str>, ErrorKind, &str, &str); 10] = [
         (
             "a zlib that is not known",
             &compresses,
@@ -94,6 +99,7 @@ async fn what_native_recovery_refuses_it_refuses_before_a_byte_is_written() {
             "0x104021",
             "or a later one",
         ),
+        ("a key", &key, None, ErrorKind::KeyMissing, "INNODBKey-uuuu", "--keyring-file"),
         (
             "a group without an end",
             &[1, 5, 1, 0, 100, 1],
