@@ -188,12 +188,13 @@ impl From<PrepareError> for Error {
             | PrepareError::BadPage { fault: PageFault::Format(FormatError::KeyMissing { .. }), .. } => {
                 (ErrorKind::KeyMissing, None)
             }
-            PrepareError::Redo(_) | PrepareError::WrongEnd { .. } => (ErrorKind::DamagedBackup, None),
+            PrepareError::Redo(_) | PrepareError::WrongEnd { .. } | PrepareError::BadPage { .. } => {
+                (ErrorKind::DamagedBackup, None)
+            }
             PrepareError::MissingSpace { .. } | PrepareError::Deleted { .. } | PrepareError::BehindEnd { .. } => {
                 (ErrorKind::DamagedBackup, Some(OTHER_RECOVERY))
             }
             PrepareError::NotNative { .. } => (ErrorKind::Unsupported, Some(OTHER_RECOVERY)),
-            PrepareError::BadPage { .. } => (ErrorKind::DamagedBackup, None),
             PrepareError::NewerThanLog { .. } | PrepareError::Apply(_) => {
                 (ErrorKind::RecoveryFailed, Some(OTHER_RECOVERY_AGAIN))
             }
