@@ -64,17 +64,20 @@ pub fn archive_with_log(pages: &[Vec<u8>], groups: &[u8]) -> (Stored, Manifest) 
     let segment = Segment { start: Lsn::new(REDO), end, spaces: None, blocks };
     let piece = PieceEntry { location: Location::Datadir(b"ibdata1".to_vec()), first_page: PageNo(0), pages: 1 };
     let system = SpaceEntry { space: SpaceId::SYSTEM, flags: 0, pages: 1, pieces: vec![piece] };
-    stored(pages, vec![segment], Some(system))
+    stored(pages, vec![segment], Some(&system))
 }
 
-fn stored(pages: &[Vec<u8>], segments: Vec<Segment>, system: Option<SpaceEntry>) -> (Stored, Manifest) {
+fn stored(pages: &[Vec<u8>], segments: Vec<Segment>, system: Option<&SpaceEntry>) -> (Stored, Manifest) {
     let count = u32::try_from(pages.len()).unwrap();
     let location = Location::Datadir(b"db/t.ibd".to_vec());
     let piece = PieceEntry { location, first_page: PageNo(0), pages: count };
     let space = SpaceEntry { space: SPACE, flags: 0x4021, pages: count, pieces: vec![piece] };
-    let empty =
-        system.iter().map(|system| Stream { id: StreamId::Space(system.space), unit: 16384, bytes: vec![0; 16384] });
-    let spaces = system.iter().cloned().chain([space]).collect();
+    let empty = system.into_iter().map(|system| Stream {
+        id: StreamId::Space(system.space),
+        unit: 16384,
+        bytes: vec![0; 16384],
+    });
+    let spaces = system.into_iter().cloned().chain([space]).collect();
     let sample = Sample {
         streams: empty.chain([Stream { id: StreamId::Space(SPACE), unit: 16384, bytes: pages.concat() }]).collect(),
         segments,

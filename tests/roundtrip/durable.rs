@@ -71,7 +71,7 @@ struct Call {
 }
 
 impl Call {
-    /// It changes something below one of these, and has not failed.
+    /// It changes something.
     fn changes(&self) -> bool {
         let opens = ["open", "openat", "openat2"].contains(&self.name.as_str());
         CHANGES.contains(&self.name.as_str())
@@ -90,18 +90,18 @@ impl Call {
 
 /// The calls of a trace that succeeded, in the order in which they began.
 fn calls(trace: &str) -> Vec<Call> {
-    let (mut calls, mut begun) = (Vec::new(), HashMap::new());
+    let (mut calls, mut open) = (Vec::new(), HashMap::new());
     for (number, line) in trace.lines().enumerate() {
         let Some((process, said)) = line.trim_start().split_once(' ') else { continue };
         let said = said.trim_start();
         if let Some(text) = said.strip_suffix("<unfinished ...>") {
-            begun.insert(process, (number, text.to_owned()));
+            open.insert(process, (number, text.to_owned()));
             continue;
         }
         let resumed = said.strip_prefix("<... ").and_then(|rest| rest.split_once(" resumed>"));
         let (began, text) = match resumed {
             Some((_, rest)) => {
-                let (began, text) = begun.remove(process).unwrap_or_else(|| panic!("never begun: {line}"));
+                let (began, text) = open.remove(process).unwrap_or_else(|| panic!("never begun: {line}"));
                 (began, text + rest)
             }
             None => (number, said.to_owned()),
@@ -111,7 +111,7 @@ fn calls(trace: &str) -> Vec<Call> {
             calls.push(Call { name: name.to_owned(), text, began, over: number });
         }
     }
-    assert!(begun.is_empty(), "calls without an end: {begun:?}");
+    assert!(open.is_empty(), "calls without an end: {open:?}");
     calls.sort_by_key(|call| call.began);
     calls
 }
@@ -134,7 +134,7 @@ impl Restored {
         self.calls
             .iter()
             .find(|call| call.is(name, path))
-            .unwrap_or_else(|| panic!("no {name} of {path:?}:\n{}", shown()))
+            .unwrap_or_else(|| panic!("no {name} of {}:\n{}", path.display(), shown()))
     }
 
     /// Panics unless such a call began after one and was over before another.
@@ -223,7 +223,6 @@ fn check_end(restored: &Restored) {
         let whole = restored.calls.iter().filter(is_whole).any(|call| call.began > last && call.over < named.began);
         assert!(whole, "no sync of a file system between its last change and the log's name");
     }
-    println!("{} changes on {} file systems, then synced", before.len(), devices.len());
 
     let end: Vec<&Call> = restored.calls.iter().filter(|call| call.began >= named.began).collect();
     let marker = datadir.join(MARKER);

@@ -14,6 +14,9 @@ use crate::ops::options::RestoreOptions;
 
 const OTHER: &str = "--recovery server";
 
+/// What it is, the groups of the log, the server's zlib; and what is said: kind, message, advice.
+type Case<'a> = (&'a str, &'a [u8], Option<&'a str>, ErrorKind, &'a str, &'a str);
+
 /// Restores an archive of these pages and this log. Gives the outcome, and the names of what is then beside the store.
 async fn restore(pages: &[Vec<u8>], groups: Option<&[u8]>, zlib: Option<&str>) -> (Result<(), Error>, Vec<String>) {
     let (store, place) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
@@ -58,11 +61,11 @@ fn old_page(number: u32) -> Vec<u8> {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_native_recovery_refuses_it_refuses_before_a_byte_is_written() {
     // A record that compresses a page of a plain index anew.
-    let compresses = [&[73 | 0x80, 5, 1][..], &[1, 1, 0, 1, 0, 1, 0x80, 4], &[6]].concat();
+    let compresses = [&[0xC9, 5, 1][..], &[1, 1, 0, 1, 0, 1, 0x80, 4], &[6]].concat();
     // The redo brings a key that a master key wraps, which no keyring here has.
     let at = u16::try_from(encryption_offset(TablespaceFlags::decode(0x4021).unwrap()).unwrap()).unwrap().to_be_bytes();
     let key = [&[0x9E, 5, 0, at[0], at[1], 0, 111][..], b"lCC\0\0\0\x01", &[b'u'; 36], &[0; 68]].concat();
-    let cases: [(&str, &[u8], Option<&str>, ErrorKind, &str, &str); 10] = [
+    let cases: [Case<'_>; 10] = [
         (
             "a zlib that is not known",
             &compresses,
@@ -90,7 +93,7 @@ async fn what_native_recovery_refuses_it_refuses_before_a_byte_is_written() {
         ),
         ("behind the end", &[0x81, 5, 9, 0, 100, 1], None, ErrorKind::DamagedBackup, "page 9 of space 5", OTHER),
         // No way of recovery can do without these.
-        ("a kind that is not known", &[77 | 0x80, 5, 1, 0], None, ErrorKind::UnsupportedFormat, "77", "or a later one"),
+        ("a kind that is not known", &[0xCD, 5, 1, 0], None, ErrorKind::UnsupportedFormat, "77", "or a later one"),
         (
             "flags",
             &[0x84, 5, 0, 0, 54, 0xD0, 0x40, 0x21],
