@@ -39,25 +39,25 @@ command -v apt-get >/dev/null && command -v dpkg >/dev/null ||
 say "getting strace"
 work=$home.partial
 rm -rf "$work"
-mkdir -p "$work"/{lists/partial,cache/archives/partial,root}
+mkdir -p "$work"/{lists/partial,cache/archives/partial,files}
 : >"$work/status"
 apt=(apt-get -q -y -o Dir::State::lists="$work/lists" -o Dir::State::status="$work/status" -o Dir::Cache="$work/cache"
 	-o Debug::NoLocking=1 -o APT::Install-Recommends=false -o APT::Sandbox::User= -o Acquire::Retries=3
 	-o Acquire::Languages=none)
 "${apt[@]}" update >"$work/log" 2>&1 || die "apt-get update failed: $(tail -5 "$work/log")"
 "${apt[@]}" install --download-only strace >>"$work/log" 2>&1 || die "apt-get failed: $(tail -5 "$work/log")"
-for archive in "$work"/cache/archives/*.deb; do dpkg -x "$archive" "$work/root"; done
+for archive in "$work"/cache/archives/*.deb; do dpkg -x "$archive" "$work/files"; done
 rm -rf "$work"/{lists,cache,status} "$home"
 mv "$work" "$home"
 
 # Started by the loader that came with it, which finds what came with it.
-loader=$(ls -d "$home"/root/{usr/,}lib/*-linux-gnu/ld-linux-*.so.? 2>/dev/null | head -1 || true)
+loader=$(ls -d "$home"/files/{usr/,}lib/*-linux-gnu/ld-linux-*.so.? 2>/dev/null | head -1 || true)
 [ -n "$loader" ] || die "strace's package came without a loader"
-paths=$(ls -d "$home"/root/{usr/,}lib/*-linux-gnu 2>/dev/null | paste -sd: || true)
+paths=$(ls -d "$home"/files/{usr/,}lib/*-linux-gnu 2>/dev/null | paste -sd: || true)
 cat >"$program.new" <<-WRAPPER
 	#!/bin/bash
 	# Starts strace with the libraries that came with it. Made by tests/setup/strace.sh.
-	exec '$loader' --library-path '$paths' '$home/root/usr/bin/strace' "\$@"
+	exec '$loader' --library-path '$paths' '$home/files/usr/bin/strace' "\$@"
 WRAPPER
 chmod 755 "$program.new"
 "$program.new" -V >/dev/null || die "strace does not start"
