@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
-    Container, ContainerStatus, PersistentVolumeClaim, Pod, PodSpec, SELinuxOptions, Toleration, Volume, VolumeMount,
+    Container, ContainerStatus, PersistentVolumeClaim, Pod, PodCondition, PodSpec, SELinuxOptions, Toleration, Volume,
+    VolumeMount,
 };
 
 use crate::api::conditions::reasons;
@@ -285,8 +286,8 @@ pub(crate) fn read_runner_pod(pod: &Pod) -> PodState {
             message: format!("the runner was evicted: {text}"),
         };
     }
-    if let Some(killed) = container.and_then(ended) {
-        return killed;
+    if let Some(end) = container.and_then(ended) {
+        return told_to_go(&status.conditions.unwrap_or_default(), &end).unwrap_or(end);
     }
     match status.phase.as_deref() {
         Some("Running") => PodState::Running,
@@ -296,6 +297,16 @@ pub(crate) fn read_runner_pod(pod: &Pod) -> PodState {
         }
         _ => waiting(&status.conditions.unwrap_or_default(), container),
     }
+}
+
+/// What ended a runner that was told to go: a drained node, a pod that matters more, a taint. It looks as one that failed.
+fn told_to_go(conditions: &[PodCondition], end: &PodState) -> Option<PodState> {
+    let told = conditions.iter().find(|one| one.type_ == "DisruptionTarget" && one.status == "True")?;
+    let own =
+        matches!(end, PodState::Exited { code: 0 } | PodState::Killed { reason: reasons::RUNNER_OUT_OF_MEMORY, .. });
+    let why = told.message.clone().or_else(|| told.reason.clone()).unwrap_or_default();
+    let message = format!("the runner was evicted: {why}");
+    (!own).then_some(PodState::Killed { reason: reasons::RUNNER_EVICTED, message })
 }
 
 /// How a container ended, if it did.
@@ -313,10 +324,7 @@ pub(super) fn ended(container: &ContainerStatus) -> Option<PodState> {
 }
 
 /// Why a pod or one of its containers does not run yet.
-pub(super) fn waiting(
-    conditions: &[k8s_openapi::api::core::v1::PodCondition],
-    container: Option<&ContainerStatus>,
-) -> PodState {
+pub(super) fn waiting(conditions: &[PodCondition], container: Option<&ContainerStatus>) -> PodState {
     let scheduled = conditions.iter().find(|condition| condition.type_ == "PodScheduled");
     if let Some(condition) = scheduled.filter(|condition| condition.status == "False") {
         let message = condition.message.clone().unwrap_or_default();

@@ -154,6 +154,17 @@ fn a_runners_fate_is_told_apart() {
     assert_eq!(ended(json!({"terminated": {"exitCode": 14}})), PodState::Exited { code: 14 });
     assert_eq!(reason(runner(json!({"phase": "Failed", "reason": "Evicted", "message": "disk"}))), "RunnerEvicted");
     assert_eq!(reason(runner(json!({"phase": "Failed", "reason": "NodeLost"}))), "RunnerDied");
+    let drained = |end: Value| {
+        let told =
+            json!({"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI", "message": "m"});
+        runner(
+            json!({"phase": "Failed", "conditions": [told], "containerStatuses": [container(json!({"terminated": end}))]}),
+        )
+    };
+    assert_eq!(reason(drained(json!({"exitCode": 30}))), "RunnerEvicted", "it ended by itself, since it was told to");
+    assert_eq!(reason(drained(json!({"exitCode": 137}))), "RunnerEvicted");
+    assert_eq!(reason(drained(json!({"exitCode": 0}))), "exited", "it was done");
+    assert_eq!(reason(drained(json!({"exitCode": 137, "reason": "OOMKilled"}))), "RunnerOutOfMemory");
     assert_eq!(reason(runner(json!({"phase": "Running"}))), "runs");
     let unscheduled = json!({"phase": "Pending", "conditions": [
         {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes"}]});
