@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::bucket::{BUCKET, Bucket};
 use super::mysql::Mysql;
 use super::space::{Space, condition_of, text};
+use super::until;
 
 /// How long a backup or restore of the small databases here may take on a busy machine.
 pub const MINUTES: Duration = Duration::from_mins(5);
@@ -128,12 +129,19 @@ impl Space {
         .await
     }
 
-    /// Waits until a backup's runner copies, and returns the pod's name.
+    /// Waits until a backup's runner copies, and returns the pod's name. The status would tell it up to ten seconds later,
+    /// or not at all while somebody stops the operator.
     pub async fn copying(&self, name: &str) -> Result<String> {
-        let backup = self
-            .wait("MySQLBackup", name, "copies", MINUTES, |backup| text(backup, "/status/progress/step") == "copy")
-            .await?;
-        Ok(text(&backup, "/status/runner/podName").to_owned())
+        let has_runner = |backup: &Value| !text(backup, "/status/runner/podName").is_empty();
+        let backup = self.wait("MySQLBackup", name, "has a runner", MINUTES, has_runner).await?;
+        let pod = text(&backup, "/status/runner/podName").to_owned();
+        let container = text(&backup, "/status/runner/containerName");
+        until(&format!("{name} to copy"), MINUTES, || async {
+            let log = self.logs(&pod, Some(container).filter(|name| !name.is_empty())).await.unwrap_or_default();
+            Ok(if log.contains("\"step\":\"copy\"") { Ok(()) } else { Err(log) })
+        })
+        .await?;
+        Ok(pod)
     }
 }
 

@@ -7,6 +7,9 @@ use serde_json::Value;
 
 use super::space::{Space, text};
 
+/// Whoever stops or replaces them does it alone. What others do goes on.
+pub static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 /// Where they run.
 pub const NAMESPACE: &str = "stillframe-system";
 
@@ -21,6 +24,13 @@ pub async fn pods(space: &Space) -> Result<Vec<Value>> {
     let runs =
         |pod: &Value| pod.pointer("/metadata/deletionTimestamp").is_none() && text(pod, "/status/phase") == "Running";
     Ok(pods.into_iter().filter(runs).collect())
+}
+
+/// The pod of the one that works.
+pub async fn leader(space: &Space) -> Result<String> {
+    let lease = system(space).get("Lease", "stillframe").await?;
+    let holder = text(&lease, "/spec/holderIdentity");
+    Ok(holder.split('_').next().unwrap_or_default().to_owned())
 }
 
 /// A page of one of them, by the API server's proxy. An error has what the page says, and comes at once: the other client

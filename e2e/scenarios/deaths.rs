@@ -9,7 +9,7 @@ use super::core::plain_pods::loaded_server;
 use crate::harness::load::check_invariants;
 use crate::harness::objects::{MINUTES, backup, gtids, restore, with};
 use crate::harness::operator;
-use crate::harness::space::text;
+use crate::harness::space::{message_of, text};
 use crate::harness::{Bucket, Mysql, Space, say, scenario, until};
 
 /// Slow enough that the copy can be met while it runs.
@@ -63,6 +63,60 @@ async fn a_killed_runner_is_noticed_and_replaced() -> Result<()> {
     .await
 }
 
+/// Waits until the first try of a backup has failed, for a reason that is told until the next one begins.
+async fn tells(space: &Space, name: &str, reason: &str) -> Result<()> {
+    let failed = |backup: &Value| backup.pointer("/status/failedAttempts") == Some(&json!(1));
+    let seen = space.wait("MySQLBackup", name, "tells of its failed try", MINUTES, failed).await?;
+    let message = message_of(&seen, "Succeeded");
+    ensure!(message.contains(&format!("({reason})")), "{name}: {message}");
+    say(format!("{name}: {message}"));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_became_of_a_runner_is_said() -> Result<()> {
+    scenario("runner-fates", |space| async move {
+        let (bucket, (mysql, load)) = tokio::try_join!(Bucket::start(&space, "s3"), loaded_server(&space, "mysql"))?;
+        space.ready_storage("bucket", &bucket, "shop").await?;
+        let little =
+            json!({ "spec": { "backoffLimit": 0, "runner": { "resources": { "limits": { "memory": "20Mi" } } } } });
+        space.apply_object(&with(backup("starved", "bucket", &mysql), &little)).await?;
+        let (reason, message) = space.failed("MySQLBackup", "starved", MINUTES).await?;
+        ensure!(reason == "RunnerOutOfMemory" && message.contains("resources.limits"), "{reason}: {message}");
+        mysql.unlocked(0).await?;
+        say("starved: it says that memory was too little");
+
+        // An operator that is away would not have seen them run.
+        let alone = operator::ALONE.lock().await;
+        for name in ["drained", "evicted", "lost"] {
+            space.apply_object(&slow(name, &mysql)).await?;
+        }
+        for name in ["drained", "evicted", "lost"] {
+            let seen = |backup: &Value| !text(backup, "/status/runner/podUID").is_empty();
+            space.wait("MySQLBackup", name, "was seen to have a runner", MINUTES, seen).await?;
+        }
+        space.evict(&space.copying("drained").await?).await?;
+        space.evict_by_kubelet(&space.copying("evicted").await?).await?;
+        space.lose(&space.copying("lost").await?).await?;
+        tokio::try_join!(
+            tells(&space, "drained", "RunnerEvicted"),
+            tells(&space, "evicted", "RunnerEvicted"),
+            tells(&space, "lost", "RunnerLost")
+        )?;
+        drop(alone);
+        for name in ["drained", "evicted", "lost"] {
+            let done = space.succeeded("MySQLBackup", name).await?;
+            ensure!(
+                done.pointer("/status/failedAttempts") == Some(&json!(1)),
+                "{name}: more tries than it took: {done}"
+            );
+        }
+        load.stop().await?;
+        prove(&space, "lost", &mysql).await
+    })
+    .await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_operator_finds_its_work_again() -> Result<()> {
     scenario("operator-killed", |space| async move {
@@ -71,18 +125,35 @@ async fn a_killed_operator_finds_its_work_again() -> Result<()> {
         space.apply_object(&slow("orphan", &mysql)).await?;
         let runner = space.copying("orphan").await?;
         let system = operator::system(&space);
+        let alone = operator::ALONE.lock().await;
+
+        // One that stands still loses its turn. When it goes on, there are two for a moment.
+        let first = operator::leader(&space).await?;
+        system.signal(&first, "stillframe", "STOP").await?;
+        space.apply_object(&slow("meanwhile", &mysql)).await?;
+        let other = space.copying("meanwhile").await;
+        let second = operator::leader(&space).await?;
+        system.signal(&first, "stillframe", "CONT").await?;
+        let other = other?;
+        ensure!(second != first, "{first} stands still, and nobody took its turn");
+        say("a second operator did the work of one that stood still, which then went on");
+
         for pod in system.list("Pod", "app.kubernetes.io/component=operator").await? {
             system.kill9(text(&pod, "/metadata/name")).await?;
         }
-        say("killed the operator in the middle of the copy");
-        let done = space.succeeded("MySQLBackup", "orphan").await?;
+        drop(alone);
+        say("killed both operators in the middle of the copy");
+        for (name, runner) in [("orphan", runner), ("meanwhile", other)] {
+            let done = space.succeeded("MySQLBackup", name).await?;
+            ensure!(
+                text(&done, "/status/runner/podName") == runner,
+                "another runner was started for the same backup: {done}"
+            );
+            ensure!(done.pointer("/status/failedAttempts").is_none(), "a try failed: {done}");
+        }
         ensure!(
-            text(&done, "/status/runner/podName") == runner,
-            "another runner was started for the same backup: {done}"
-        );
-        ensure!(
-            bucket.objects("shop").await?.iter().filter(|path| path.ends_with("/manifest.json")).count() == 1,
-            "more than one backup in the bucket"
+            bucket.objects("shop").await?.iter().filter(|path| path.ends_with("/manifest.json")).count() == 2,
+            "more than one backup of an object in the bucket"
         );
         load.stop().await?;
         prove(&space, "orphan", &mysql).await
@@ -106,6 +177,16 @@ async fn deleting_a_running_backup_cancels_it() -> Result<()> {
             left.iter().filter(|path| path.contains("/unwanted-") && !path.ends_with("manifest.json")).collect();
         ensure!(data.is_empty(), "remains are left: {data:?}");
         mysql.sql(0, "CREATE TABLE shop.after_cancel (id INT PRIMARY KEY)").await?;
+
+        // The database may go before its backup.
+        space.apply_object(&slow("orphan", &mysql)).await?;
+        space.copying("orphan").await?;
+        space.delete("StatefulSet", "mysql").await?;
+        space.reason("MySQLBackup", "orphan", "Succeeded", "NoSourcePod", MINUTES).await?;
+        space.delete("MySQLBackup", "orphan").await?;
+        space.gone("MySQLBackup", "orphan", Duration::from_secs(90)).await?;
+        let left = bucket.objects("shop").await?;
+        ensure!(!left.iter().any(|path| path.contains("/orphan-") && path.contains("/data/")), "remains: {left:?}");
         Ok(())
     })
     .await
@@ -142,14 +223,24 @@ async fn two_backups_at_once_are_two_backups() -> Result<()> {
     scenario("two-at-once", |space| async move {
         let (bucket, (mysql, load)) = tokio::try_join!(Bucket::start(&space, "s3"), loaded_server(&space, "mysql"))?;
         space.ready_storage("bucket", &bucket, "shop").await?;
+        // One of them, and its storage, as long as names may be.
+        let storage = format!("{}.storage", "s".repeat(245));
+        space.ready_storage(&storage, &bucket, "shop").await?;
+        let long = format!("{}.a-backup", "b".repeat(244));
         space.apply_object(&backup("one", "bucket", &mysql)).await?;
-        space.apply_object(&backup("two", "bucket", &mysql)).await?;
+        space.apply_object(&backup(&long, &storage, &mysql)).await?;
         let one = space.succeeded("MySQLBackup", "one").await?;
-        let two = space.succeeded("MySQLBackup", "two").await?;
+        let two = space.succeeded("MySQLBackup", &long).await?;
         ensure!(text(&one, "/status/backupId") != text(&two, "/status/backupId"), "both are the same");
         load.stop().await?;
         prove(&space, "one", &mysql).await?;
-        prove(&space, "two", &mysql).await
+        let target = json!({ "newClaim": { "name": "data-two-0", "template": { "storage": "2Gi" } } });
+        space.apply_object(&restore(&long, &long, &target)).await?;
+        space.succeeded("MySQLRestore", &long).await?;
+        let restored = Mysql::start(&space, "two", 1, 300).await?;
+        restored.follow(0, &mysql, 0).await?;
+        restored.catch_up(0, &mysql.gtid_executed(0).await?, MINUTES).await?;
+        restored.has_the_rows_of(0, &mysql, 0).await
     })
     .await
 }

@@ -48,6 +48,15 @@ async fn a_storage_says_what_is_wrong_with_it() -> Result<()> {
         // So does a mended spec.
         space.apply_object(&storage("wrong-endpoint", &bucket, "wrong-endpoint")).await?;
         space.condition("BackupStorage", "wrong-endpoint", "Ready", "True", SOON).await?;
+
+        // What changes behind its back is seen by the next probe.
+        let often = json!({ "spec": { "probePeriodSeconds": 30 } });
+        space.apply_object(&with(storage("watched", &bucket, "watched"), &often)).await?;
+        space.condition("BackupStorage", "watched", "Ready", "True", SOON).await?;
+        bucket.stop().await?;
+        space.condition("BackupStorage", "watched", "Ready", "False", SOON).await?;
+        bucket.go_on().await?;
+        space.condition("BackupStorage", "watched", "Ready", "True", SOON).await?;
         Ok(())
     })
     .await

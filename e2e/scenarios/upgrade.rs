@@ -124,6 +124,7 @@ async fn wait_for_their_definitions(space: &Space, after: &Value, install: &[&st
 #[tokio::test(flavor = "multi_thread")]
 async fn objects_and_data_outlive_the_operator() -> Result<()> {
     scenario("upgrade", |space| async move {
+        let _alone = operator::ALONE.lock().await;
         let folder = tempfile::tempdir()?;
         former_chart(folder.path())?;
         let former = folder.path().join("stillframe").to_string_lossy().into_owned();
