@@ -9,6 +9,7 @@ use stillframe::api::conditions::events;
 
 use super::core::plain_pods::loaded_server;
 use crate::harness::objects::{MINUTES, backup_spec, with};
+use crate::harness::operator;
 use crate::harness::space::{condition_of, text};
 use crate::harness::{Bucket, Mysql, Space, say, scenario, until};
 
@@ -72,6 +73,33 @@ async fn sync(space: &Space, object: &Value, revision: &str) -> Result<()> {
     Ok(())
 }
 
+/// The operator's metrics tell of good backups, of the schedule that they are of, and of their storage.
+async fn tell(space: &Space) -> Result<()> {
+    let of_it = format!("namespace=\"{}\"", space.name);
+    let now = f64::from(u32::try_from(stillframe::util::clock::now().as_second())?);
+    let wanted: [(&str, std::ops::RangeInclusive<f64>); 6] = [
+        ("stillframe_backups_total", 1.0..=20.0),
+        ("stillframe_backup_duration_seconds_count", 1.0..=20.0),
+        ("stillframe_backup_read_bytes_total", 1e6..=1e12),
+        ("stillframe_backup_stored_bytes_total", 1e5..=1e12),
+        ("stillframe_schedule_last_success_timestamp_seconds", now - 600.0..=now + 600.0),
+        ("stillframe_storage_ready", 1.0..=1.0),
+    ];
+    // One that was restarted counts anew. The next backup comes within a minute.
+    let _alone = operator::ALONE.lock().await;
+    until("the metrics to tell of it", MINUTES, || async {
+        let pages = operator::metrics(space).await.unwrap_or_default();
+        for (metric, range) in &wanted {
+            let sum = operator::samples(&pages, metric, &of_it)?.iter().sum::<f64>();
+            if !range.contains(&sum) {
+                return Ok(Err(format!("{metric} is {sum}")));
+            }
+        }
+        Ok(Ok(()))
+    })
+    .await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn backups_by_the_clock_and_their_retention() -> Result<()> {
     scenario("schedule", |space| async move {
@@ -115,6 +143,8 @@ async fn backups_by_the_clock_and_their_retention() -> Result<()> {
         for field in ["lastScheduleTime", "nextScheduleTime", "lastSuccessfulTime", "lastSuccessfulBackupName"] {
             ensure!(!text(&status, &format!("/status/{field}")).is_empty(), "{field} is missing: {status}");
         }
+
+        tell(&space).await?;
 
         // Suspended, it takes none; let go, it does not make up for what it left out.
         sync(&space, &with(often.clone(), &json!({ "spec": { "suspend": true } })), "3").await?;
