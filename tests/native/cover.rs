@@ -69,7 +69,7 @@ fn what_stands_for_others_is_there() {
 }
 
 /// A branch that is taken less often in a run may be missing in the next: when a server purges is its own affair.
-const OFTEN: u64 = 20;
+const OFTEN: u64 = 10;
 /// Stands behind such branches, which are listed and may be missing.
 const SELDOM: &str = " (not in every run)";
 
