@@ -46,6 +46,8 @@ const OF_A_BACKUP: [Moment; 5] = [
         steps: &["commit"],
     },
 ];
+/// A moment may be over before anybody could act on it: so often it is looked for.
+const TRIES: usize = 6;
 /// The one that was killed too late to be none.
 const COMMITTED: &str = "committed";
 /// Those that somebody must hold until they are met.
@@ -174,7 +176,7 @@ impl Stage {
     /// Kills a runner of a backup at its moment. One that was quicker is made again.
     async fn kill(&self, moment: &Moment) -> Result<()> {
         let name = moment.name;
-        for _ in 0..3 {
+        for _ in 0..TRIES {
             let pod = self.begin(name).await?;
             match self.space.kill9_when(&pod, &self.bucket_pod, moment.condition).await? {
                 Ok(step) if moment.steps.contains(&step.as_str()) => {
@@ -183,6 +185,9 @@ impl Stage {
                 }
                 missed => say(format!("{name}: once more, since {missed:?}")),
             }
+            // What it left in the bucket would be taken for the next one's.
+            let goes = json!({ "spec": { "deletionPolicy": "Delete" } });
+            self.space.patch("MySQLBackup", name, &goes).await?;
             self.space.delete("MySQLBackup", name).await?;
             self.space.gone("MySQLBackup", name, MINUTES).await?;
         }
@@ -225,7 +230,7 @@ async fn bring_back(stage: &Stage, name: &str, claim: &str) -> Result<()> {
 /// Kills a runner of a restore at its moment.
 async fn kill_restore(stage: &Stage, moment: &Moment, claim: &str) -> Result<()> {
     let (space, name) = (&stage.space, moment.name);
-    for _ in 0..3 {
+    for _ in 0..TRIES {
         bring_back(stage, name, claim).await?;
         let has_runner = |restore: &Value| !text(restore, "/status/claims/0/podName").is_empty();
         let begun = space.wait("MySQLRestore", name, "has a runner", MINUTES, has_runner).await?;
