@@ -129,18 +129,28 @@ impl Space {
         .await
     }
 
-    /// Waits until a backup's runner copies, and returns the pod's name. The status would tell it up to ten seconds later,
-    /// or not at all while somebody stops the operator.
-    pub async fn copying(&self, name: &str) -> Result<String> {
+    /// Waits until a backup has a runner, and returns it with the backup.
+    pub async fn runner(&self, name: &str) -> Result<(String, Value)> {
         let has_runner = |backup: &Value| !text(backup, "/status/runner/podName").is_empty();
         let backup = self.wait("MySQLBackup", name, "has a runner", MINUTES, has_runner).await?;
-        let pod = text(&backup, "/status/runner/podName").to_owned();
-        let container = text(&backup, "/status/runner/containerName");
-        until(&format!("{name} to copy"), MINUTES, || async {
-            let log = self.logs(&pod, Some(container).filter(|name| !name.is_empty())).await.unwrap_or_default();
-            Ok(if log.contains("\"step\":\"copy\"") { Ok(()) } else { Err(log) })
+        Ok((text(&backup, "/status/runner/podName").to_owned(), backup))
+    }
+
+    /// Waits until a runner's own log has a step. The status would tell it up to ten seconds later, or not at all while
+    /// somebody stops the operator.
+    pub async fn in_step(&self, pod: &str, container: Option<&str>, step: &str) -> Result<()> {
+        until(&format!("{pod} to be in step {step}"), MINUTES, || async {
+            let log = self.logs(pod, container).await.unwrap_or_default();
+            Ok(if log.contains(&format!("\"step\":\"{step}\"")) { Ok(()) } else { Err(log) })
         })
-        .await?;
+        .await
+    }
+
+    /// Waits until a backup's runner copies, and returns the pod's name.
+    pub async fn copying(&self, name: &str) -> Result<String> {
+        let (pod, backup) = self.runner(name).await?;
+        let container = Some(text(&backup, "/status/runner/containerName")).filter(|name| !name.is_empty());
+        self.in_step(&pod, container, "copy").await?;
         Ok(pod)
     }
 }

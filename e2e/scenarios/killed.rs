@@ -91,17 +91,11 @@ impl Stage {
     /// Applies a backup and returns its runner's pod.
     async fn begin(&self, name: &str) -> Result<String> {
         self.space.apply_object(&backup(name, "bucket", &self.mysql)).await?;
-        let has_runner = |backup: &Value| !text(backup, "/status/runner/podName").is_empty();
-        let begun = self.space.wait("MySQLBackup", name, "has a runner", MINUTES, has_runner).await?;
-        Ok(text(&begun, "/status/runner/podName").to_owned())
+        Ok(self.space.runner(name).await?.0)
     }
 
     async fn step(&self, pod: &str, step: &str) -> Result<()> {
-        until(&format!("{pod} to be in step {step}"), MINUTES, || async {
-            let log = self.space.logs(pod, None).await.unwrap_or_default();
-            Ok(if log.contains(&format!("\"step\":\"{step}\"")) { Ok(()) } else { Err(log) })
-        })
-        .await
+        self.space.in_step(pod, None, step).await
     }
 
     /// What a number in MySQL is to become.
