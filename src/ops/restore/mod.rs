@@ -205,7 +205,7 @@ async fn check_target(
     };
     layout.check_outside_is_free(options.overwrite_incomplete, &options.datadir)?;
     if layout.pieces(SpaceId::SYSTEM).next().is_none() {
-        return Err(Error::new(ErrorKind::DamagedBackup, "the backup has no system tablespace"));
+        return Err(no_system_tablespace());
     }
     room::check(&options.datadir, given_back, manifest, table, layout)?;
     check_keyring(manifest, options.keyring_file.as_deref().zip(keyring))?;
@@ -222,6 +222,10 @@ async fn check_target(
         server::check(&server::probe(mysqld, &options.datadir).await?, &needs)?;
     }
     Ok(needs)
+}
+
+fn no_system_tablespace() -> Error {
+    Error::new(ErrorKind::DamagedBackup, "the backup has no system tablespace")
 }
 
 /// A database is there, and is to make room: any one where that was asked for, else what this very restore has made.

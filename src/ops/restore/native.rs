@@ -23,7 +23,7 @@ use crate::innodb::keyring::Keyring;
 use crate::innodb::lsn::LOG_BLOCK_SIZE;
 use crate::innodb::space::TablespaceFlags;
 use crate::ops::context::Context;
-use crate::ops::error::{Error, ErrorKind};
+use crate::ops::error::Error;
 use crate::ops::options::RestoreOptions;
 use crate::prepare::finish::FLUSH_LSN_OFFSET;
 use crate::prepare::{CopiedSpace, PageWorker, Recovery, RedoScan, ScanOptions, Tally, clean_log};
@@ -32,7 +32,7 @@ use super::pages::page_at;
 use super::placement::Layout;
 use super::redo::{self, RedoWritten};
 use super::target::{FILE_MODE, Target, existing_ancestor, io_error};
-use super::{THREAD_BYTES, threads};
+use super::{THREAD_BYTES, no_system_tablespace, threads};
 
 /// Less memory than this for the redo would only make many small runs.
 const LEAST_PLAN: u64 = 1 << 20;
@@ -225,10 +225,7 @@ pub fn write_clean_log(
     file.set_len(log.size_bytes).map_err(|error| io_error("set the size of", &path, error))?;
     target.give(&path)?;
 
-    let system = layout
-        .pieces(SpaceId::SYSTEM)
-        .next()
-        .ok_or_else(|| Error::new(ErrorKind::DamagedBackup, "the backup has no system tablespace"))?;
+    let system = layout.pieces(SpaceId::SYSTEM).next().ok_or_else(no_system_tablespace)?;
     File::options()
         .write(true)
         .open(system)

@@ -33,6 +33,7 @@ use crate::ops::segments::each_segment;
 use crate::prepare::{CopiedSpace, Growth};
 use crate::util::fs::durable_rename;
 
+use super::no_system_tablespace;
 use super::target::{FILE_MODE, Target, io_error, local_io};
 
 /// Where a log is built, until everything else is durable.
@@ -86,7 +87,7 @@ pub fn write(
 /// refuses to start where this one is too short (MySQL 9.7).
 pub fn system_growth(manifest: &Manifest, table: &FileTable, keyring: Option<&Keyring>) -> Result<Growth, Error> {
     let system = table.spaces.iter().find(|entry| entry.space == SpaceId::SYSTEM);
-    let system = system.ok_or_else(|| Error::new(ErrorKind::DamagedBackup, "the backup has no system tablespace"))?;
+    let system = system.ok_or_else(no_system_tablespace)?;
     Ok(Growth::new(manifest.lsn.checkpoint, log_key(manifest, keyring)?, copied_space(system)?))
 }
 
