@@ -28,7 +28,7 @@ setup:
 test: setup ## all tests, and the short set of the scenarios on a real cluster (E2E=all: all); at most 25 minutes on 2 cores
 	$(CARGO) test --locked --no-fail-fast --features e2e
 	@if [ -n "$$KUBECONFIG" ] || e2e/cluster/able; then e2e/run $(or $(E2E),core); else \
-		echo; echo "NOT RUN, for the reason above: the short set of the scenarios on a real cluster (make e2e E2E=core)"; fi
+		echo; echo "NOT RUN, for the reason above: the scenarios on a real cluster (make e2e E2E=$(or $(E2E),core))"; fi
 
 e2e: setup ## scenarios on a real cluster: $KUBECONFIG, or one of its own (root, Linux); E2E=core or a name for some of them
 	e2e/run $(E2E)
