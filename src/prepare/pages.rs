@@ -15,7 +15,7 @@ use std::ops::Range;
 use super::PrepareError;
 use super::plan::{PlanReader, PlannedRecord};
 use super::scan::{Recovery, redo_error};
-use super::spaces::Space;
+use super::spaces::{Seal, Space};
 use crate::innodb::apply::{Layouts, PageBuffer, apply};
 use crate::innodb::ids::{PageId, PageNo, SpaceId};
 use crate::innodb::lsn::Lsn;
@@ -53,7 +53,7 @@ pub struct PageWorker<'r> {
     recovery: &'r Recovery,
     reader: PlanReader<'r>,
     space: Option<&'r Space>,
-    keys: Vec<TablespaceKey>,
+    seal: Option<Seal>,
     buffers: HashMap<TablespaceFlags, PageBuffer>,
     layouts: Layouts,
     scratch: PageScratch,
@@ -68,7 +68,7 @@ impl<'r> PageWorker<'r> {
             recovery,
             reader: recovery.plan().reader(),
             space: None,
-            keys: Vec::new(),
+            seal: None,
             buffers: HashMap::new(),
             layouts: Layouts::default(),
             scratch: PageScratch::default(),
@@ -81,9 +81,9 @@ impl<'r> PageWorker<'r> {
     pub fn seek(&mut self, space: SpaceId, pages: Range<u32>) -> Result<(), PrepareError> {
         if self.space.is_none_or(|now| now.id() != space) {
             self.space = self.recovery.space(space);
-            self.keys = self.recovery.keys(space);
-        } else if self.keys.is_empty() {
-            self.keys = self.recovery.keys(space);
+            self.seal = self.recovery.seal(space);
+        } else if self.seal.is_none() {
+            self.seal = self.recovery.seal(space);
         }
         // Tablespaces without redo are not looked for.
         let pages = if self.space.is_some_and(Space::is_changed) { pages } else { 0..0 };
@@ -101,7 +101,8 @@ impl<'r> PageWorker<'r> {
         let Some(space) = self.space else { return Ok(None) };
         let id = PageId { space: space.id(), page };
         let buffer = self.buffers.entry(space.flags()).or_insert_with(|| PageBuffer::new(space.flags()));
-        let created = !load(buffer, id, stored, space.flags(), &self.keys, &mut self.scratch)?;
+        let keys = self.seal.as_ref().map(|seal| seal.keys.as_slice()).unwrap_or_default();
+        let created = !load(buffer, id, stored, space.flags(), keys, &mut self.scratch)?;
         let mut target = Target { buffer, layouts: &mut self.layouts, since: Lsn::ZERO, tally: Tally::default() };
         target.since = target.buffer.lsn();
         self.recovery.check_age(id, target.since)?;
@@ -119,12 +120,13 @@ impl<'r> PageWorker<'r> {
             return Ok(None);
         }
         let bytes = buffer.finish(end)?;
-        if !space.encrypted || page == PageNo(0) {
+        let encrypts = self.seal.as_ref().map_or(space.may_be_encrypted(), |seal| seal.encrypts);
+        if !encrypts || page == PageNo(0) {
             return Ok(Some(bytes));
         }
         self.sealed.clear();
         self.sealed.extend_from_slice(bytes);
-        let key = self.keys.last().ok_or_else(|| key_missing(id))?;
+        let key = self.seal.as_ref().and_then(|seal| seal.keys.last()).ok_or_else(|| key_missing(id))?;
         encrypt_page(&mut self.sealed, key).map_err(|error| PrepareError::BadPage { page: id, fault: error.into() })?;
         Ok(Some(&self.sealed))
     }

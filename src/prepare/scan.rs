@@ -16,7 +16,7 @@ use super::PrepareError;
 use super::log::Log;
 use super::metadata::TableMetadata;
 use super::plan::{ApplyPlan, PlanBuilder, PlannedRecord};
-use super::spaces::{CopiedSpace, Space, SpaceScan};
+use super::spaces::{CopiedSpace, Seal, Space, SpaceScan};
 use crate::innodb::FormatError;
 use crate::innodb::ids::{PageId, SpaceId};
 use crate::innodb::keyring::Keyring;
@@ -99,7 +99,15 @@ impl RedoScan {
         self.log.finish(self.end, |group| self.facts.note(group))?;
         let Facts { spaces, metadata, plan, keyring, counts, .. } = self.facts;
         let spaces = spaces.finish()?;
-        Ok(Recovery { plan: plan.finish()?, spaces, metadata, counts, end: self.end, keyring, keys: RwLock::default() })
+        Ok(Recovery {
+            plan: plan.finish()?,
+            spaces,
+            metadata,
+            counts,
+            end: self.end,
+            keyring,
+            seals: RwLock::default(),
+        })
     }
 }
 
@@ -157,8 +165,8 @@ pub struct Recovery {
     counts: ScanCounts,
     end: Lsn,
     keyring: Option<Keyring>,
-    /// Keys that pages may be encrypted with, the newest last, once page 0 was looked at.
-    keys: RwLock<HashMap<SpaceId, Vec<TablespaceKey>>>,
+    /// How pages are opened and closed, once page 0 was looked at.
+    seals: RwLock<HashMap<SpaceId, Seal>>,
 }
 
 impl Recovery {
@@ -200,25 +208,22 @@ impl Recovery {
     /// Page 0 of this tablespace must be shown by [`Self::learn`] before its pages can be recovered.
     pub fn needs_page0(&self, space: SpaceId) -> bool {
         let may_be = self.space(space).is_some_and(|space| space.is_changed() && space.may_be_encrypted());
-        may_be && !self.keys.read().unwrap_or_else(PoisonError::into_inner).contains_key(&space)
+        may_be && !self.seals.read().unwrap_or_else(PoisonError::into_inner).contains_key(&space)
     }
 
-    /// Takes the key from page 0 of a tablespace as it was copied.
+    /// Learns from page 0 how it is encrypted, of a tablespace as it was copied.
     pub fn learn(&self, space: SpaceId, page0: &[u8]) -> Result<(), PrepareError> {
         let failed = |source| PrepareError::Key { space, source };
         let header = SpaceHeader::decode(page0).map_err(failed)?;
         let none = Keyring::default();
-        let copied = header.encryption.map(|info| info.unwrap_key(self.keyring.as_ref().unwrap_or(&none)));
-        let mut keys: Vec<TablespaceKey> = copied.transpose().map_err(failed)?.into_iter().collect();
-        for key in self.space(space).map(Space::keys).unwrap_or_default() {
-            keys.retain(|known| known != key);
-            keys.push(key.clone());
-        }
-        let _ = self.keys.write().unwrap_or_else(PoisonError::into_inner).insert(space, keys);
+        let seal = self.space(space).map(|known| known.seal(&header, self.keyring.as_ref().unwrap_or(&none)));
+        let seal = seal.transpose().map_err(failed)?.unwrap_or_default();
+        let _ = self.seals.write().unwrap_or_else(PoisonError::into_inner).insert(space, seal);
         Ok(())
     }
 
-    pub(super) fn keys(&self, space: SpaceId) -> Vec<TablespaceKey> {
-        self.keys.read().unwrap_or_else(PoisonError::into_inner).get(&space).cloned().unwrap_or_default()
+    /// How pages of a tablespace are opened and closed, once that was learnt.
+    pub(super) fn seal(&self, space: SpaceId) -> Option<Seal> {
+        self.seals.read().unwrap_or_else(PoisonError::into_inner).get(&space).cloned()
     }
 }

@@ -20,7 +20,9 @@ use crate::innodb::lsn::Lsn;
 use crate::innodb::redo::body::Body;
 use crate::innodb::redo::{RecordKind, RedoRecord};
 use crate::innodb::space::encryption::ENCRYPTION_INFO_SIZE;
-use crate::innodb::space::header::{FSP_FLAGS, FSP_SIZE, encryption_offset};
+use crate::innodb::space::header::{
+    FSP_FLAGS, FSP_SIZE, SpaceHeader, encryption_change_offset, encryption_offset, is_being_decrypted,
+};
 use crate::innodb::space::{EncryptionInfo, TablespaceFlags, TablespaceKey};
 
 /// A tablespace as it was copied.
@@ -36,14 +38,25 @@ pub struct CopiedSpace {
     pub last_file: PageNo,
 }
 
+/// How pages of a tablespace are opened and closed.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Seal {
+    /// Keys that they may be encrypted with, the newest last.
+    pub keys: Vec<TablespaceKey>,
+    /// Those that are written are encrypted, with the newest key.
+    pub encrypts: bool,
+}
+
 /// A tablespace as it will be.
 #[derive(Debug, Clone)]
 pub struct Space {
     copied: CopiedSpace,
     /// Its size when all redo is applied.
     pub pages: u32,
-    /// What is written to it at the end is encrypted.
-    pub encrypted: bool,
+    /// Its flags at the end say that it is encrypted.
+    encrypted: bool,
+    /// Whether it is being decrypted at the end, where redo tells.
+    being_decrypted: Option<bool>,
     /// The last page that redo changes, with the LSN of the first record beyond the copied size.
     last_changed: Option<PageNo>,
     /// Redo changed whether or how it is encrypted.
@@ -55,7 +68,7 @@ impl Space {
     pub(super) fn new(copied: CopiedSpace) -> Self {
         let encrypted = copied.flags.is_encrypted();
         let (pages, keys) = (copied.pages, Vec::new());
-        Self { copied, pages, encrypted, last_changed: None, encryption_changed: false, keys }
+        Self { copied, pages, encrypted, being_decrypted: None, last_changed: None, encryption_changed: false, keys }
     }
 
     /// Its id.
@@ -78,9 +91,13 @@ impl Space {
         self.last_changed.is_some()
     }
 
-    /// Keys that redo told of, the newest last.
-    pub fn keys(&self) -> &[TablespaceKey] {
-        &self.keys
+    /// How its pages are opened and closed, given page 0 as it was copied.
+    pub(super) fn seal(&self, copied: &SpaceHeader, keyring: &Keyring) -> Result<Seal, FormatError> {
+        let key = copied.encryption.as_ref().map(|info| info.unwrap_key(keyring)).transpose()?;
+        let mut keys: Vec<_> = key.into_iter().filter(|key| !self.keys.contains(key)).collect();
+        keys.extend(self.keys.iter().cloned());
+        let being_decrypted = self.being_decrypted.unwrap_or(copied.being_decrypted);
+        Ok(Seal { keys, encrypts: self.encrypted && !being_decrypted })
     }
 
     /// Some of its pages may be encrypted: the key on its page 0 is needed.
@@ -101,6 +118,13 @@ impl Space {
                         self.encryption_changed = true;
                     }
                     _ => {}
+                }
+                Ok(None)
+            }
+            RecordKind::Write1 => {
+                let Body::WriteNumber(write) = record.body()? else { return Ok(None) };
+                if usize::from(write.offset) == encryption_change_offset(self.copied.flags)? {
+                    self.being_decrypted = Some(u8::try_from(write.value).is_ok_and(is_being_decrypted));
                 }
                 Ok(None)
             }
@@ -328,5 +352,28 @@ mod tests {
         change(&mut scan, &[4, 5, 0, 0, 54, 0xC0, 0x60, 0x21]).unwrap();
         let space = &scan.finish().unwrap()[&SpaceId(5)];
         assert!(space.encrypted && space.may_be_encrypted());
+    }
+
+    #[test]
+    fn what_is_being_decrypted_is_written_in_the_clear() {
+        let flags = TablespaceFlags::decode(0x6021).unwrap();
+        let at = u16::try_from(encryption_change_offset(flags).unwrap()).unwrap().to_be_bytes();
+        let mut page0 = vec![0; 16384];
+        page0[37] = 5;
+        page0[41] = 5;
+        page0[54..58].copy_from_slice(&0x6021_u32.to_be_bytes());
+        let encrypts = |copied_state: u8, redo: Option<u8>| {
+            let mut scan = SpaceScan::new([CopiedSpace { flags, ..copied(5, 7) }]);
+            if let Some(state) = redo {
+                change(&mut scan, &[1, 5, 0, at[0], at[1], state]).unwrap();
+            }
+            let mut page0 = page0.clone();
+            page0[10513] = copied_state;
+            let header = SpaceHeader::decode(&page0).unwrap();
+            scan.finish().unwrap()[&SpaceId(5)].seal(&header, &Keyring::default()).unwrap().encrypts
+        };
+        assert!(encrypts(0, None) && encrypts(1, None) && encrypts(0, Some(1)));
+        assert!(!encrypts(2, None) && !encrypts(0, Some(2)) && !encrypts(2, Some(2)));
+        assert!(encrypts(2, Some(0)), "it was decrypted, and is encrypted again");
     }
 }

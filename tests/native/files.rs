@@ -13,6 +13,7 @@ use stillframe::innodb::keyring::Keyring;
 use stillframe::innodb::page::{
     PageContext, PageScratch, PageType, UnverifiedPage, compress, crypt, fil, is_legacy_doublewrite,
 };
+use stillframe::innodb::space::header::encryption_change_offset;
 use stillframe::innodb::space::{SpaceHeader, TablespaceFlags, TablespaceKey};
 
 use crate::support::files::files_below;
@@ -56,6 +57,13 @@ fn is_tablespace(path: &Path) -> bool {
     undo || name == "ibdata1" || extension == "ibd" || extension == "ibu"
 }
 
+/// Page 0 says that the tablespace is being encrypted or decrypted in its place.
+pub fn is_encryption_changing(file: &Path) -> bool {
+    let page0 = read_start(file);
+    let flags = SpaceHeader::decode(&page0).unwrap().flags;
+    page0[encryption_change_offset(flags).unwrap()] != 0
+}
+
 /// The first page, whatever its size.
 fn read_start(file: &Path) -> Vec<u8> {
     use std::io::Read as _;
@@ -93,6 +101,12 @@ impl Pages {
     pub fn kind(&self, page: PageNo) -> Option<PageType> {
         let raw = self.raw(page)?;
         PageType::try_from(u16::from_be_bytes([raw[fil::TYPE], raw[fil::TYPE + 1]])).ok()
+    }
+
+    /// A page is encrypted in the file.
+    pub fn is_encrypted(&self, page: PageNo) -> bool {
+        let encrypted = [PageType::Encrypted, PageType::EncryptedRtree, PageType::CompressedAndEncrypted];
+        self.kind(page).is_some_and(|kind| encrypted.contains(&kind))
     }
 
     /// A page as recovery sees it: decrypted, decompressed, zero beyond the end of the file. Panics when its checksum

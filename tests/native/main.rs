@@ -43,13 +43,15 @@ use compare::compare;
 use driver::Mode;
 use files::{Pages, spaces};
 use scenarios::{Work, compressed, files as files_of, lobs, rows, trees, versions, wait_for_purge, zipped};
-use stillframe::innodb::ids::SpaceId;
+use stillframe::innodb::ids::{PageNo, SpaceId};
+use stillframe::innodb::lsn::Lsn;
 use stillframe::innodb::page::PageType;
 use support::server::{Builder, scratch};
+use support::wait::until;
 use support::workload::{Options, Workload};
 
 /// All cases: when each has passed, nothing may be missing in what they covered.
-const CASES: [&str; 23] = [
+const CASES: [&str; 25] = [
     "rows",
     "others",
     "compressed",
@@ -65,6 +67,8 @@ const CASES: [&str; 23] = [
     "files-64k",
     "files",
     "encryption",
+    "being-encrypted",
+    "being-decrypted",
     "transactions",
     "hot",
     "hot-4k",
@@ -80,8 +84,8 @@ fn read_all(spaces: &BTreeMap<SpaceId, files::Space>) -> BTreeMap<SpaceId, Pages
 }
 
 /// Recovers a crash in three ways: by the server, record by record, and as the product does it. Panics, with all that is
-/// known, unless the outcome is the same.
-async fn prove(name: &str, crash: &Crash) {
+/// known, unless the outcome is the same. Gives where the log ended.
+async fn prove(name: &str, crash: &Crash) -> Lsn {
     let recovered = oracle::recover(crash, |_| ()).await;
     let base = read_all(&spaces(&crash.base(), crash.keyring.as_ref()));
     let native = driver::recover(&base, &crash.log, Mode::Apply);
@@ -102,6 +106,7 @@ async fn prove(name: &str, crash: &Crash) {
     if page_size() == 16384 {
         cover::passed(name, &native.coverage, &CASES);
     }
+    native.end
 }
 
 /// A case with a cold base: `work` is what the log holds.
@@ -273,6 +278,44 @@ async fn files_that_come_and_go() {
 #[tokio::test(flavor = "multi_thread")]
 async fn encrypted_tablespaces() {
     prove_cold("encryption", quiet().keyring(), async |work| files_of::encryption(work).await).await;
+}
+
+/// The server dies while it encrypts, or decrypts, a tablespace in its place. How far it was is in page 0, from where a
+/// server goes on when it starts; what it leaves behind must be as it has to be already.
+async fn prove_cut(name: &str, from: &str, to: &str) {
+    let crash = case::cold(
+        quiet().keyring(),
+        async |server| files_of::large_shared(&mut Work::new(server, seed(), scale()).await, from).await,
+        async |server| files_of::change_encryption(&mut Work::new(server, seed(), scale()).await, to).await,
+    );
+    let crash = crash.await;
+    let end = prove(name, &crash).await;
+
+    let dir = scratch();
+    let datadir = dir.path().join("data");
+    prepared::prepare(&crash, end, &datadir);
+    let file = datadir.join("c_shared.ibd");
+    assert!(files::is_encryption_changing(&file), "nothing is left to do");
+    let mut server = crash.server.sibling().default_places().on_datadir(&datadir).start().await;
+    until("the tablespace is changed", async || !files::is_encryption_changing(&file)).await;
+    server.stop().await;
+    server.error_log().assert_clean();
+    let shared = spaces(&datadir, crash.keyring.as_ref()).into_values().find(|space| space.file == file).unwrap();
+    let pages = Pages::read(&shared);
+    for page in (1..pages.count()).map(PageNo).filter(|page| pages.kind(*page) != Some(PageType::Allocated)) {
+        assert_eq!(pages.is_encrypted(page), to == "Y", "{page} of {}", file.display());
+        pages.plain(page);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tablespace_that_is_being_encrypted() {
+    prove_cut("being-encrypted", "N", "Y").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tablespace_that_is_being_decrypted() {
+    prove_cut("being-decrypted", "Y", "N").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

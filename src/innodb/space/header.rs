@@ -1,8 +1,10 @@
 //! Page 0 of a tablespace: who it is and how large (MySQL 8.0.30 to 9.7; tablespace-files reference, section 5).
+//! What is being done to its encryption was seen on 9.7.4, whose server was killed while it did that.
 //!
 //! ```text
 //!   8  server version │ 26 flush LSN (ibdata1 only) │ 34 space id │ 38 space id again │ 46 size in pages │ 54 flags
 //!   150 extent descriptors: physical/extent_pages of 24 + extent_pages/4 bytes each │ then encryption info, 111 bytes
+//!       │ 4 │ dictionary information: version 4, root 4 │ 1 is being encrypted 1, decrypted 2 │ up to which page 4
 //! ```
 
 use crate::innodb::FormatError;
@@ -22,6 +24,9 @@ pub const FSP_SIZE: usize = 46;
 pub const FSP_FLAGS: usize = 54;
 const XDES_ARRAY: usize = 150;
 const XDES_FIXED: usize = 24;
+/// From the encryption info to what is being done.
+const CHANGE_OFFSET: usize = ENCRYPTION_INFO_SIZE + 4 + 8;
+const BEING_DECRYPTED: u8 = 2;
 
 /// Bytes of page 0 that [`SpaceHeader::decode_prefix`] needs.
 pub const PREFIX_SIZE: usize = FSP_FLAGS + 4;
@@ -41,6 +46,8 @@ pub struct SpaceHeader {
     pub flush_lsn: Lsn,
     /// The wrapped key, where the tablespace has one.
     pub encryption: Option<EncryptionInfo>,
+    /// `ALTER TABLESPACE … ENCRYPTION = 'N'` is under way, see [`is_being_decrypted`].
+    pub being_decrypted: bool,
 }
 
 impl SpaceHeader {
@@ -49,10 +56,12 @@ impl SpaceHeader {
         let header = Self::decode_prefix(page0)?;
         let offset = encryption_offset(header.flags)?;
         let info = slice(page0, offset, ENCRYPTION_INFO_SIZE, "encryption info of page 0")?;
-        Ok(Self { encryption: EncryptionInfo::decode(info)?, ..header })
+        let change = slice(page0, encryption_change_offset(header.flags)?, 1, "encryption state of page 0")?;
+        let being_decrypted = change.first().is_some_and(|change| is_being_decrypted(*change));
+        Ok(Self { encryption: EncryptionInfo::decode(info)?, being_decrypted, ..header })
     }
 
-    /// Decodes the first [`PREFIX_SIZE`] bytes of page 0: everything but the encryption info.
+    /// Decodes the first [`PREFIX_SIZE`] bytes of page 0: everything but its encryption.
     pub fn decode_prefix(page0: &[u8]) -> Result<Self, FormatError> {
         let what = "header of page 0";
         let (fil, fsp) = (u32_at(page0, FIL_SPACE_ID, what)?, u32_at(page0, FSP_SPACE_ID, what)?);
@@ -66,6 +75,7 @@ impl SpaceHeader {
             server_version: u32_at(page0, FIL_VERSION, what)?,
             flush_lsn: Lsn::new(u64_at(page0, FIL_FLUSH_LSN, what)?),
             encryption: None,
+            being_decrypted: false,
         })
     }
 }
@@ -90,6 +100,18 @@ pub fn encryption_offset(flags: TablespaceFlags) -> Result<usize, FormatError> {
         .ok_or(FormatError::Invalid { what: "tablespace flags", why: "the extent descriptors overflow".into() })
 }
 
+/// Where page 0 says what is being done to the encryption of the tablespace: one byte.
+pub fn encryption_change_offset(flags: TablespaceFlags) -> Result<usize, FormatError> {
+    Ok(encryption_offset(flags)?.saturating_add(CHANGE_OFFSET))
+}
+
+/// The tablespace is being decrypted in its place. Its flags say encrypted until that is done, but each page that is
+/// written is written in the clear: from the page where a server goes on after a start, those before are not looked at
+/// again.
+pub const fn is_being_decrypted(change: u8) -> bool {
+    change == BEING_DECRYPTED
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -99,6 +121,7 @@ mod tests {
         // MySQL 9.7.4: 10390 for 16 KiB pages, 5270 for 8 KiB compressed pages of such an instance.
         assert_eq!(encryption_offset(TablespaceFlags::decode(0x4021).unwrap()).unwrap(), 10390);
         assert_eq!(encryption_offset(TablespaceFlags::decode(0x4029).unwrap()).unwrap(), 5270);
+        assert_eq!(encryption_change_offset(TablespaceFlags::decode(0x4021).unwrap()).unwrap(), 10513);
     }
 
     #[test]

@@ -170,21 +170,22 @@ pub async fn sealed_changes(work: &mut Work<'_>) {
     }
 }
 
-/// More undo tablespaces than a server ever has by itself, in use, some of them emptied and some gone.
+/// More undo tablespaces than a server ever has by itself, in use, some of them emptied and some gone. With
+/// more work: as many as it can have beside its own two.
 pub async fn many_undo_tablespaces(work: &mut Work<'_>) {
-    const COUNT: u64 = 20;
+    let count = if work.scale > 1 { 125 } else { 20 };
     work.run("CREATE TABLE u_all (id INT PRIMARY KEY, v VARCHAR(900))").await;
     work.run(format!("INSERT INTO u_all SELECT n, REPEAT('u', 800) FROM {}", numbers(1, 300 * work.scale))).await;
-    for number in 0..COUNT {
+    for number in 0..count {
         work.run(format!("CREATE UNDO TABLESPACE u_{number} ADD DATAFILE 'u_{number}.ibu'")).await;
         // Each transaction takes the next one.
         work.run(format!("UPDATE u_all SET v = CONCAT('{number} ', LEFT(v, 790)) WHERE id % 3 = {}", number % 3)).await;
     }
     for round in 0..2 {
-        for number in (round..COUNT).step_by(4) {
+        for number in (round..count).step_by(4) {
             work.run(format!("ALTER UNDO TABLESPACE u_{number} SET INACTIVE")).await;
         }
-        for number in (round..COUNT).step_by(4) {
+        for number in (round..count).step_by(4) {
             wait_until_empty(work, &format!("u_{number}")).await;
             // Some come back under the id that is next, others go, and one of them is made again.
             if number % 8 == round {
@@ -193,12 +194,12 @@ pub async fn many_undo_tablespaces(work: &mut Work<'_>) {
                 work.run(format!("DROP UNDO TABLESPACE u_{number}")).await;
             }
         }
-        for turn in 0..COUNT {
+        for turn in 0..count {
             work.run(format!("UPDATE u_all SET v = CONCAT('{turn}', LEFT(v, 790)) WHERE id % 4 = {round}")).await;
         }
     }
     work.run("CREATE UNDO TABLESPACE u_4 ADD DATAFILE 'u_4.ibu'").await;
-    for turn in 0..COUNT {
+    for turn in 0..count {
         work.run(format!("UPDATE u_all SET v = CONCAT('{turn}', LEFT(v, 790)) WHERE id % 4 = 3")).await;
     }
 }
@@ -249,5 +250,37 @@ pub async fn encryption(work: &mut Work<'_>) {
             "DELETE FROM e_lz4 WHERE id % 3 = 0".to_owned(),
         ])
         .await;
+    }
+}
+
+/// A shared tablespace of more pages than the pool has.
+pub async fn large_shared(work: &mut Work<'_>, encryption: &str) {
+    work.run_all([
+        format!("CREATE TABLESPACE c_shared ADD DATAFILE 'c_shared.ibd' ENCRYPTION='{encryption}'"),
+        format!(
+            "CREATE TABLE c_rows (id INT PRIMARY KEY, v VARCHAR(900)) TABLESPACE c_shared ENCRYPTION='{encryption}'"
+        ),
+        format!("INSERT INTO c_rows SELECT n, REPEAT(SHA2(n, 256), 13) FROM {}", numbers(1, 90_000)),
+    ])
+    .await;
+}
+
+/// Begins to encrypt or to decrypt it in its place, and comes back in the midst of that.
+pub async fn change_encryption(work: &mut Work<'_>, encryption: &str) {
+    let stages = "UPDATE performance_schema.setup_consumers SET ENABLED = 'YES' WHERE NAME LIKE 'events_stages%'";
+    work.run(stages).await;
+    let mut conn = work.server.connect().await;
+    let alter = format!("ALTER TABLESPACE c_shared ENCRYPTION='{encryption}'");
+    let changing = tokio::spawn(async move { mysql_async::prelude::Queryable::query_drop(&mut conn, alter).await });
+    let query = "SELECT MAX(WORK_COMPLETED) FROM performance_schema.events_stages_current \
+                 WHERE EVENT_NAME LIKE '%alter tablespace%' AND WORK_COMPLETED < WORK_ESTIMATED";
+    loop {
+        let (pages,): (Option<u64>,) = work.server.row(query).await;
+        if pages.is_some_and(|pages| pages >= 64) {
+            println!("changed to ENCRYPTION='{encryption}' as far as page {}", pages.unwrap_or_default());
+            return;
+        }
+        assert!(!changing.is_finished(), "it is changed too fast to be cut");
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
     }
 }
