@@ -24,8 +24,10 @@ demo-kubernetes: setup ## the same on a real cluster: apply a backup, a schedule
 setup:
 	@for script in tests/setup/mysql.sh tests/setup/versitygw.sh tests/setup/strace.sh; do echo "$$script: $$($$script)" || exit 1; done
 
-# One set of features for tests, scenarios and lint: the program is compiled once for all of them.
-test: setup ## all tests, and the short set of the scenarios on a real cluster (E2E=all: all); at most 25 minutes on 2 cores
+# One set of features for tests, scenarios and lint: the program is compiled once for all of them. Tests wait for servers
+# more than they work, so that two more at a time than there are cores keep those busy.
+test: export RUST_TEST_THREADS ?= $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 2)))
+test: setup ## all tests, and the short set of the scenarios on a real cluster (E2E=all: all); half an hour on 2 cores, from nothing
 	$(CARGO) test --locked --no-fail-fast --features e2e
 	@if [ -n "$$KUBECONFIG" ] || e2e/cluster/able; then e2e/run $(or $(E2E),core); else \
 		echo; echo "NOT RUN, for the reason above: the scenarios on a real cluster (make e2e E2E=$(or $(E2E),core))"; fi
