@@ -128,9 +128,11 @@ impl Space {
     pub async fn signal(&self, pod: &str, program: &str, signal: &str) -> Result<()> {
         let uid = text(&self.get("Pod", pod).await?, "/metadata/uid").to_owned();
         ensure!(!uid.is_empty(), "pod {pod} has no uid");
-        // A process 1 cannot be killed from inside its own namespace; one of the node's sees it under another number.
+        // A process 1 cannot be killed from inside its own namespace; one of the node's sees it under another number. All
+        // at once: where the pod's first process is gone, its node tells the others to end.
         let script = format!(
-            "for p in /proc/[0-9]*; do grep -qsE 'pod({}|{})' $p/cgroup && grep -qs '^{program}' $p/comm && kill -s {signal} ${{p#/proc/}} && echo sent; done; true",
+            "found=; for p in /proc/[0-9]*; do grep -qsE 'pod({}|{})' $p/cgroup && grep -qs '^{program}' $p/comm && found=\"$found ${{p#/proc/}}\"; done; \
+             [ -z \"$found\" ] || {{ kill -s {signal} $found; echo sent; }}",
             uid,
             uid.replace('-', "_"),
         );
