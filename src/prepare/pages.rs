@@ -81,8 +81,9 @@ impl<'r> PageWorker<'r> {
     pub fn seek(&mut self, space: SpaceId, pages: Range<u32>) -> Result<(), PrepareError> {
         if self.space.is_none_or(|now| now.id() != space) {
             self.space = self.recovery.space(space);
-            self.seal = self.recovery.seal(space);
-        } else if self.seal.is_none() {
+            self.seal = None;
+        }
+        if self.seal.is_none() {
             self.seal = self.recovery.seal(space);
         }
         // Tablespaces without redo are not looked for.

@@ -105,8 +105,7 @@ impl Pages {
 
     /// A page is encrypted in the file.
     pub fn is_encrypted(&self, page: PageNo) -> bool {
-        let encrypted = [PageType::Encrypted, PageType::EncryptedRtree, PageType::CompressedAndEncrypted];
-        self.kind(page).is_some_and(|kind| encrypted.contains(&kind))
+        self.kind(page).is_some_and(PageType::is_encrypted)
     }
 
     /// A page as recovery sees it: decrypted, decompressed, zero beyond the end of the file. Panics when its checksum

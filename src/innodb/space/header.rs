@@ -8,7 +8,7 @@
 //! ```
 
 use crate::innodb::FormatError;
-use crate::innodb::cursor::{slice, u32_at, u64_at};
+use crate::innodb::cursor::{slice, u8_at, u32_at, u64_at};
 use crate::innodb::ids::{PageSize, SpaceId};
 use crate::innodb::lsn::Lsn;
 use crate::innodb::space::encryption::{ENCRYPTION_INFO_SIZE, EncryptionInfo};
@@ -56,9 +56,8 @@ impl SpaceHeader {
         let header = Self::decode_prefix(page0)?;
         let offset = encryption_offset(header.flags)?;
         let info = slice(page0, offset, ENCRYPTION_INFO_SIZE, "encryption info of page 0")?;
-        let change = slice(page0, encryption_change_offset(header.flags)?, 1, "encryption state of page 0")?;
-        let being_decrypted = change.first().is_some_and(|change| is_being_decrypted(*change));
-        Ok(Self { encryption: EncryptionInfo::decode(info)?, being_decrypted, ..header })
+        let change = u8_at(page0, encryption_change_offset(header.flags)?, "encryption state of page 0")?;
+        Ok(Self { encryption: EncryptionInfo::decode(info)?, being_decrypted: is_being_decrypted(change), ..header })
     }
 
     /// Decodes the first [`PREFIX_SIZE`] bytes of page 0: everything but its encryption.
