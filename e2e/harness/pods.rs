@@ -163,13 +163,16 @@ impl Space {
     }
 
     /// Kills a runner the moment `condition` holds, a command of bash that may use what `fixtures/kill-when.sh` has.
-    /// Returns the step that it was in, or why it was too late. `bucket` is the pod of the S3 server.
-    pub async fn kill9_when(&self, pod: &str, bucket: &str, condition: &str) -> Result<Result<String, String>> {
-        let bucket = self.get("Pod", bucket).await?;
+    /// Returns the step that it was in, or why it was too late. `bucket` is the pod of the S3 server, if that matters.
+    pub async fn kill9_when(&self, pod: &str, bucket: Option<&str>, condition: &str) -> Result<Result<String, String>> {
+        let bucket = match bucket {
+            Some(name) => self.get("Pod", name).await?,
+            None => Value::Null,
+        };
         let values = [
             ("NAMESPACE", self.name.as_str()),
             ("POD", pod),
-            ("STORE_UID", text(&bucket, "/metadata/uid")),
+            ("STORE_UID", bucket.pointer("/metadata/uid").and_then(Value::as_str).unwrap_or("none")),
             ("CONDITION", condition),
         ];
         let script = super::fill(include_str!("../fixtures/kill-when.sh"), &values);

@@ -45,7 +45,8 @@ impl Space {
     /// Makes the namespace, in place of what an earlier run may have left.
     async fn create(cluster: Cluster, scenario: &str) -> Result<Self> {
         // Several people may share a cluster.
-        let prefix = std::env::var("STILLFRAME_E2E_PREFIX").unwrap_or_else(|_| "e2e".to_owned());
+        let prefix = std::env::var("STILLFRAME_E2E_PREFIX");
+        let prefix = prefix.ok().filter(|prefix| !prefix.is_empty()).unwrap_or_else(|| "e2e".to_owned());
         let name = format!("{prefix}-{}", scenario.replace('_', "-"));
         let space = Self { cluster, name };
         space.remove().await?;
@@ -54,7 +55,8 @@ impl Space {
         let namespace = serde_json::json!({
             "apiVersion": "v1", "kind": "Namespace",
             "metadata": { "name": space.name, "labels": {
-                "stillframe.dev/e2e": "true",
+                // By this e2e/run finds what a run left that was killed.
+                "stillframe.dev/e2e": prefix,
                 "pod-security.kubernetes.io/enforce": "restricted",
             } },
         });

@@ -172,7 +172,7 @@ impl Stage {
         let name = moment.name;
         for _ in 0..TRIES {
             let pod = self.begin(name).await?;
-            match self.space.kill9_when(&pod, &self.bucket_pod, moment.condition).await? {
+            match self.space.kill9_when(&pod, Some(&self.bucket_pod), moment.condition).await? {
                 Ok(step) if moment.steps.contains(&step.as_str()) => {
                     say(format!("{name}: killed a backup in step {step}"));
                     return self.freed(name, &pod).await;
@@ -229,7 +229,7 @@ async fn kill_restore(stage: &Stage, moment: &Moment, claim: &str) -> Result<()>
         let has_runner = |restore: &Value| !text(restore, "/status/claims/0/podName").is_empty();
         let begun = space.wait("MySQLRestore", name, "has a runner", MINUTES, has_runner).await?;
         let pod = text(&begun, "/status/claims/0/podName");
-        match space.kill9_when(pod, &stage.bucket_pod, moment.condition).await? {
+        match space.kill9_when(pod, Some(&stage.bucket_pod), moment.condition).await? {
             Ok(step) if moment.steps.contains(&step.as_str()) => {
                 say(format!("{name}: killed a restore in step {step}"));
                 let told = |restore: &Value| text(restore, "/status/claims/0/reason") == "RunnerDied";

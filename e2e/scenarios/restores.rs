@@ -110,26 +110,32 @@ fn waiting(name: &str, label: &str, spec: &Value) -> Value {
     with(with(restore(name, "first", &target), &selector), &json!({"spec": spec}))
 }
 
-/// A restore whose runner is at work and cannot end: it was made for a node that was not there, and found its store
-/// stopped when the node came.
-async fn held(space: &Space, bucket: &Bucket, name: &str, label: &str, spec: &Value) -> Result<String> {
+/// A restore whose runner waits for a node that is not there, and will find its store stopped when the node comes. Returns
+/// the runner's pod.
+async fn without_store(space: &Space, bucket: &Bucket, name: &str, label: &str, spec: &Value) -> Result<String> {
     space.apply_object(&waiting(name, label, spec)).await?;
-    space.reason("MySQLRestore", name, "Succeeded", "Unschedulable", MINUTES).await?;
+    let restore = space.reason("MySQLRestore", name, "Succeeded", "Unschedulable", MINUTES).await?;
     bucket.stop().await?;
-    label_nodes(space, label, &json!("yes")).await?;
-    let restore = space.reason("MySQLRestore", name, "Succeeded", "Running", MINUTES).await?;
-    let pod = text(&restore, "/status/claims/0/podName").to_owned();
-    space.wait("Pod", &pod, "runs", MINUTES, |pod| text(pod, "/status/phase") == "Running").await?;
-    Ok(pod)
+    Ok(text(&restore, "/status/claims/0/podName").to_owned())
+}
+
+/// A restore whose runner was killed while it asked a stopped store again.
+async fn killed(space: &Space, bucket: &Bucket, name: &str, label: &str, spec: &Value) -> Result<()> {
+    let pod = without_store(space, bucket, name, label, spec).await?;
+    // It gives up after ten seconds, which may be over by the time that somebody outside of the node has seen it.
+    let kill = space.kill9_when(&pod, None, "said 'trying again'");
+    let yes = json!("yes");
+    let (killed, ()) = tokio::try_join!(kill, label_nodes(space, label, &yes))?;
+    killed.map_err(|why| anyhow::anyhow!("{name}: {why}"))?;
+    say(format!("{name}: killed the runner at work"));
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_runner_starts_over_and_applying_again_does_nothing() -> Result<()> {
     scenario("restore-killed", |space| async move {
         let (bucket, mysql) = backed_up(&space).await?;
-        let pod = held(&space, &bucket, "survivor", "stillframe.dev/e2e-killed", &json!({})).await?;
-        space.kill9(&pod).await?;
-        say("killed the runner at work");
+        killed(&space, &bucket, "survivor", "stillframe.dev/e2e-killed", &json!({})).await?;
         let retried = space.reason("MySQLRestore", "survivor", "Succeeded", "Retrying", MINUTES).await?;
         ensure!(text(&retried, "/status/claims/0/reason") == "RunnerDied", "no word of its death: {retried}");
         ensure!(space.find("PersistentVolumeClaim", "data-survivor-0").await?.is_none(), "half a claim appeared");
@@ -160,8 +166,11 @@ async fn a_killed_runner_starts_over_and_applying_again_does_nothing() -> Result
 async fn deleting_a_running_restore_leaves_nothing() -> Result<()> {
     scenario("restore-deleted", |space| async move {
         let (bucket, _mysql) = backed_up(&space).await?;
-        held(&space, &bucket, "unwanted", "stillframe.dev/e2e-deleted", &json!({})).await?;
-        label_nodes(&space, "stillframe.dev/e2e-deleted", &Value::Null).await?;
+        let label = "stillframe.dev/e2e-deleted";
+        let pod = without_store(&space, &bucket, "unwanted", label, &json!({})).await?;
+        label_nodes(&space, label, &json!("yes")).await?;
+        space.wait("Pod", &pod, "runs", MINUTES, |pod| text(pod, "/status/phase") == "Running").await?;
+        label_nodes(&space, label, &Value::Null).await?;
         let staging = space.list("PersistentVolumeClaim", "stillframe.dev/claim-key").await?;
         let staging = staging.first().context("no staging claim")?;
         let (claim, volume) = (text(staging, "/metadata/name"), text(staging, "/spec/volumeName"));
@@ -201,8 +210,7 @@ async fn time_and_tries_of_a_restore_end() -> Result<()> {
         ensure!(reason == "ActiveDeadlineExceeded" && message.contains("activeDeadlineSeconds"), "{reason}: {message}");
         left_nothing(&space, "late").await?;
 
-        let pod = held(&space, &bucket, "hopeless", label, &json!({"backoffLimit": 0})).await?;
-        space.kill9(&pod).await?;
+        killed(&space, &bucket, "hopeless", label, &json!({"backoffLimit": 0})).await?;
         let (reason, message) = space.failed("MySQLRestore", "hopeless", MINUTES).await?;
         ensure!(reason == "RunnerDied" && message.contains("data-hopeless-0"), "{reason}: {message}");
         left_nothing(&space, "hopeless").await?;
