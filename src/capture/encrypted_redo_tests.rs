@@ -1,6 +1,7 @@
 //! A redo log that is encrypted while it is followed: every block is checked, or the capture ends.
 
 use std::fs;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use super::{CaptureError, FollowOptions, MEMORY_BYTES, RedoFollower, Spool};
 use crate::innodb::FormatError;
 use crate::innodb::keyring::Keyring;
 use crate::innodb::lsn::Lsn;
-use crate::innodb::redo::block::{empty_block, encrypt_block};
+use crate::innodb::redo::block::{cut_block, empty_block, encrypt_block};
 use crate::innodb::redo::file::{RedoFileHeader, RedoFlags, encode_checkpoint, file_name};
 use crate::innodb::space::TablespaceKey;
 
@@ -64,7 +65,8 @@ fn block(index: u64, encrypted: bool) -> Vec<u8> {
     raw
 }
 
-/// A file of ten blocks, of which those from the third to the seventh are encrypted.
+/// A file of ten blocks, of which those from the third to the seventh are encrypted. The last one is not full: it is taken when
+/// the capture is to end in it, and not before.
 fn log() -> Vec<u8> {
     let creator = "MySQL 9.7.4".to_owned();
     let header = RedoFileHeader { log_uuid: 7, start_lsn: Lsn::new(START), creator, flags: RedoFlags(0) };
@@ -73,6 +75,8 @@ fn log() -> Vec<u8> {
     bytes.extend([0; 512]);
     bytes.extend(encode_checkpoint(Lsn::ZERO));
     bytes.extend((0..BLOCKS).flat_map(|index| block(index, (2..7).contains(&index))));
+    let last = bytes.len() - 512;
+    cut_block(&mut bytes[last..], end(), None).unwrap();
     bytes
 }
 
@@ -91,13 +95,15 @@ fn end() -> Lsn {
 fn the_key_of_a_log_that_is_encrypted_meanwhile_is_found_when_it_is_there() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join(file_name(0));
-    let mut bytes = log();
-    fs::write(&path, &bytes).unwrap();
+    fs::write(&path, log()).unwrap();
     let (follower, _parent) = follow(dir.path(), Some(keyring()));
+    while follower.position() < Lsn::new(START + 2 * 512) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
     std::thread::sleep(Duration::from_millis(100));
     assert_eq!(follower.position(), Lsn::new(START + 2 * 512), "nothing is taken that cannot be checked");
-    bytes[1024..1536].copy_from_slice(&encryption_block());
-    fs::write(&path, &bytes).unwrap();
+    // In its place, as a server writes.
+    fs::File::options().write(true).open(&path).unwrap().write_all_at(&encryption_block(), 1024).unwrap();
     let captured = follower.finish_at(end(), PATIENCE).unwrap();
     assert_eq!(captured.end, end());
     assert_eq!(captured.encryption_block, Some(encryption_block()));

@@ -41,6 +41,15 @@ fn write_file(dir: &std::path::Path, number: u64, start: u64, checkpoint: u64, w
     fs::rename(tmp, dir.join(file_name(number))).unwrap();
 }
 
+/// Lets the log of a file that starts at 8192 end inside of the block that holds `end`. A block that is not full is taken when
+/// the capture is to end in it, and not before: without that a quick follower is past the end when it hears of it.
+fn end_inside(path: &std::path::Path, end: Lsn) {
+    let mut bytes = fs::read(path).unwrap();
+    let at = usize::try_from(2048 + end.block_start().get() - 8192).unwrap();
+    cut_block(&mut bytes[at..at + 512], end, None).unwrap();
+    fs::write(path, bytes).unwrap();
+}
+
 fn follower(dir: &std::path::Path, spool: &Arc<Spool>) -> RedoFollower {
     follower_with(dir, spool, MEMORY_BYTES)
 }
@@ -125,6 +134,8 @@ fn a_torn_block_is_read_again() {
     let (redo, _parent, spool) = setup();
     write_file(redo.path(), 0, 8192, 8192 + 100, 10);
     let path = redo.path().join(file_name(0));
+    let end = Lsn::new(8192 + 9 * 512 + 12);
+    end_inside(&path, end);
     let good = fs::read(&path).unwrap();
     let mut torn = good.clone();
     torn[2048 + 4 * 512 + 200] ^= 1;
@@ -136,7 +147,6 @@ fn a_torn_block_is_read_again() {
     assert_eq!(follower.position(), Lsn::new(8192 + 4 * 512));
     // In its place, as a server writes: a file that was cut off for a moment is something else.
     fs::File::options().write(true).open(&path).unwrap().write_all_at(&good, 0).unwrap();
-    let end = Lsn::new(8192 + 9 * 512 + 12);
     assert_eq!(follower.finish_at(end, PATIENCE).unwrap().end, end);
 }
 
@@ -166,8 +176,10 @@ fn a_log_that_is_switched_off_or_replaced_ends_the_capture() {
 fn a_full_spool_and_a_silent_log_are_named() {
     let (redo, parent, _) = setup();
     write_file(redo.path(), 0, 8192, 8192 + 100, 10);
+    let end = Lsn::new(8192 + 9 * 512 + 12);
+    end_inside(&redo.path().join(file_name(0)), end);
     let small = Spool::create(parent.path(), 2048, "small").unwrap();
-    let error = follower_with(redo.path(), &small, 0).finish_at(Lsn::new(8192 + 9 * 512 + 12), PATIENCE).unwrap_err();
+    let error = follower_with(redo.path(), &small, 0).finish_at(end, PATIENCE).unwrap_err();
     assert!(matches!(error, CaptureError::SpoolFull { limit: 2048, .. }), "{error}");
     let spool = Spool::create(parent.path(), 1 << 30, "silent").unwrap();
     let silent = follower(redo.path(), &spool);
