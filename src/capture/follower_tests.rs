@@ -41,6 +41,11 @@ fn write_file(dir: &std::path::Path, number: u64, start: u64, checkpoint: u64, w
     fs::rename(tmp, dir.join(file_name(number))).unwrap();
 }
 
+/// Writes a file anew in its place, as a server does: one that is cut off for a moment is something else.
+fn rewrite(path: &std::path::Path, bytes: &[u8]) {
+    fs::File::options().write(true).open(path).unwrap().write_all_at(bytes, 0).unwrap();
+}
+
 /// Lets the log of a file that starts at 8192 end inside of the block that holds `end`. A block that is not full is taken when
 /// the capture is to end in it, and not before: without that a quick follower is past the end when it hears of it.
 fn end_inside(path: &std::path::Path, end: Lsn) {
@@ -107,7 +112,7 @@ fn a_file_that_is_recycled_under_the_reader_is_noticed() {
     let mut bytes = fs::read(&path).unwrap();
     bytes[..512].copy_from_slice(&header(8192 + BLOCKS * 512 * 9, 7, 0));
     bytes[2048..2560].copy_from_slice(&block(8192 + BLOCKS * 512 * 9));
-    fs::write(&path, bytes).unwrap();
+    rewrite(&path, &bytes);
     let error = follower.finish_at(Lsn::new(8192 + 50 * 512 + 50), PATIENCE).unwrap_err();
     assert!(matches!(error, CaptureError::RedoOverwritten { .. }), "{error}");
     assert_eq!(spool.used(), 0, "nothing of a broken capture is kept");
@@ -121,7 +126,7 @@ fn a_lapped_block_is_noticed_by_its_number() {
     let path = redo.path().join(file_name(0));
     let mut bytes = fs::read(&path).unwrap();
     bytes[2048 + 3 * 512..2048 + 4 * 512].copy_from_slice(&block(8192 + 900 * 512));
-    fs::write(&path, bytes).unwrap();
+    rewrite(&path, &bytes);
     let error = follower.finish_at(Lsn::new(8192 + 50 * 512 + 50), PATIENCE).unwrap_err();
     assert!(
         matches!(error, CaptureError::RedoOverwritten { wanted, .. } if wanted == Lsn::new(8192 + 3 * 512)),
@@ -145,8 +150,7 @@ fn a_torn_block_is_read_again() {
         std::thread::sleep(Duration::from_millis(1));
     }
     assert_eq!(follower.position(), Lsn::new(8192 + 4 * 512));
-    // In its place, as a server writes: a file that was cut off for a moment is something else.
-    fs::File::options().write(true).open(&path).unwrap().write_all_at(&good, 0).unwrap();
+    rewrite(&path, &good);
     assert_eq!(follower.finish_at(end, PATIENCE).unwrap().end, end);
 }
 
@@ -160,7 +164,7 @@ fn a_log_that_is_switched_off_or_replaced_ends_the_capture() {
         let good = fs::read(&path).unwrap();
         let mut changed = good.clone();
         changed[..512].copy_from_slice(&header(8192, uuid, flags));
-        fs::write(&path, changed).unwrap();
+        rewrite(&path, &changed);
         let error = follower.finish_at(Lsn::new(8192 + 50 * 512 + 50), PATIENCE).unwrap_err();
         let expected = if flags == 0 {
             matches!(error, CaptureError::RedoReplaced { expected: 7, found: 8 })
@@ -168,7 +172,7 @@ fn a_log_that_is_switched_off_or_replaced_ends_the_capture() {
             matches!(error, CaptureError::RedoDisabled { flags: 3, .. })
         };
         assert!(expected, "{error}");
-        fs::write(&path, good).unwrap();
+        rewrite(&path, &good);
     }
 }
 
