@@ -110,8 +110,9 @@ async fn hold(server: &Server) -> mysql_async::Conn {
 async fn crash(mut server: Server, copied: Option<&TempDir>, checkpoint: Lsn, holder: mysql_async::Conn) -> Crash {
     server.sql("FLUSH ENGINE LOGS").await;
     let zlib = server.variable("version_compile_zlib").await;
-    drop(holder);
     server.kill9();
+    // Not before: at once the server would give up the redo that it kept.
+    drop(holder);
     let keyring = keyring(&server);
     let log = Log::read(&server.redo_home().join("#innodb_redo"), checkpoint, keyring.as_ref());
     let base = scratch();

@@ -40,10 +40,14 @@ impl Log {
             if end <= checkpoint.get() {
                 continue;
             }
-            assert!(next.is_none_or(|next| next == *start), "the files of the log follow one another");
+            match next {
+                Some(next) => assert_eq!(next, *start, "the files of the log follow one another"),
+                None => {
+                    assert!(*start <= checkpoint, "the file of LSN {checkpoint} is gone, the first begins at {start}")
+                }
+            }
             next = Some(Lsn::new(end));
-            let from =
-                file_offset(*start, checkpoint.block_start().max(*start)).expect("the checkpoint's file is there");
+            let from = file_offset(*start, checkpoint.block_start().max(*start)).expect("it is in this file");
             blocks.extend_from_slice(&bytes[usize::try_from(from).unwrap()..]);
         }
         Self { checkpoint, blocks, key }
