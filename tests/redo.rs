@@ -38,8 +38,8 @@ async fn log_of_work(builder: Builder, work: impl AsyncFn(&Server)) -> (Server, 
     workload::wait_for_purge(&server).await;
     server.sql("FLUSH ENGINE LOGS").await;
     let flushed = status_lsn(&server, "flushed_to_disk_lsn").await;
-    drop(holder);
     server.kill9();
+    drop(holder);
     let keyring = server.keyring_file().map(|path| Keyring::parse(&std::fs::read(path).unwrap()).unwrap());
     let log = Log::read(&server.redo_home().join("#innodb_redo"), checkpoint, keyring.as_ref());
     let seen = decode(&log, 1 << 20).unwrap();

@@ -43,7 +43,7 @@ impl Log {
             match next {
                 Some(next) => assert_eq!(next, *start, "the files of the log follow one another"),
                 None => {
-                    assert!(*start <= checkpoint, "the file of LSN {checkpoint} is gone, the first begins at {start}")
+                    assert!(*start <= checkpoint, "the file of LSN {checkpoint} is gone, the first begins at {start}");
                 }
             }
             next = Some(Lsn::new(end));

@@ -61,11 +61,13 @@ async fn a_killed_backup_is_no_backup_and_leaves_no_lock() {
         // Nobody is queued: DDL and a write to a table without redo are let through at once.
         let unblocked = async { server.sql("CREATE TABLE sf.soon (a INT) ENGINE=MyISAM;\nDROP TABLE sf.soon").await };
         tokio::time::timeout(FREED, unblocked).await.expect("DDL is blocked after a kill");
-        assert_eq!(
-            complete(&store).await,
-            good,
-            "kill {killed} ({signal:?} after {after:?}): a false success, or a lost one"
-        );
+        let seen = complete(&store).await;
+        if signal == Signal::KILL && !succeeded && seen == good + 1 {
+            // Killed between its commit and its end it could tell nobody; it is a backup all the same.
+            Cli::new("verify").args(["--store", &store, "killed"]).run().await.assert_success();
+            good = seen;
+        }
+        assert_eq!(seen, good, "kill {killed} ({signal:?} after {after:?}): a false success, or a lost one");
         println!("{killed}: {signal:?} after {after:?}, succeeded: {succeeded}, {good} complete backups");
     }
     let stats = running.stop().await;
