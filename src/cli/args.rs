@@ -10,7 +10,7 @@ use std::time::Duration;
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
-use crate::ops::options::{ConnectOptions, Endpoint, ExternalFiles, SslMode, SslOptions, StoreUrl};
+use crate::ops::options::{AccountPassword, ConnectOptions, Endpoint, ExternalFiles, SslMode, SslOptions, StoreUrl};
 use crate::ops::{Error, ErrorKind};
 use crate::util::units::{parse_bytes, parse_duration};
 
@@ -172,6 +172,27 @@ pub(super) fn threads(text: &str) -> Result<NonZeroUsize, String> {
     if number.get() <= MOST_THREADS { Ok(number) } else { Err(format!("may be {MOST_THREADS} at most")) }
 }
 
+/// A parser of an account and the file with its password.
+pub(super) fn account_password() -> impl TypedValueParser<Value = AccountPassword> {
+    clap::builder::OsStringValueParser::new().try_map(|text: OsString| parse_account_password(&text))
+}
+
+/// `USER[@HOST]=FILE`: the file may have any name, the host has no `@`.
+fn parse_account_password(text: &OsStr) -> Result<AccountPassword, String> {
+    let mut sides = text.as_bytes().splitn(2, |byte| *byte == b'=');
+    let (account, file) = (sides.next().unwrap_or_default(), sides.next().unwrap_or_default());
+    let account = std::str::from_utf8(account).map_err(|_| "the account is not UTF-8".to_owned())?;
+    let (user, host) = match account.rsplit_once('@') {
+        Some((user, host)) => (user, Some(host)),
+        None => (account, None),
+    };
+    if user.is_empty() || host == Some("") || file.is_empty() {
+        return Err("it should be USER=FILE or USER@HOST=FILE".to_owned());
+    }
+    let password_file = PathBuf::from(OsStr::from_bytes(file));
+    Ok(AccountPassword { user: user.to_owned(), host: host.map(str::to_owned), password_file })
+}
+
 /// `keep`, `inside`, or pairs of directories.
 pub(super) fn external_files() -> impl TypedValueParser<Value = ExternalFiles> {
     clap::builder::OsStringValueParser::new().try_map(|text: OsString| parse_external_files(&text))
@@ -257,6 +278,21 @@ mod tests {
             let outcome = files(bad);
             // A lone backslash at the end escapes nothing.
             assert!(outcome.is_err() || bad.ends_with('\\'), "{bad}: {outcome:?}");
+        }
+    }
+
+    #[test]
+    fn accounts_as_people_write_them() {
+        let parse = |text: &str| parse_account_password(OsStr::new(text));
+        let account = |user: &str, host: Option<&str>, file: &str| {
+            let password_file = PathBuf::from(file);
+            Ok(AccountPassword { user: user.to_owned(), host: host.map(str::to_owned), password_file })
+        };
+        assert_eq!(parse("root=/p"), account("root", None, "/p"));
+        assert_eq!(parse("root@%=/p=q@r"), account("root", Some("%"), "/p=q@r"));
+        assert_eq!(parse("a@b@10.0.0.0/255.0.0.0=p"), account("a@b", Some("10.0.0.0/255.0.0.0"), "p"));
+        for bad in ["", "root", "root=", "=p", "root@=p", "@h=p"] {
+            assert!(parse(bad).is_err(), "{bad}");
         }
     }
 

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use clap::Args as ClapArgs;
 
-use super::args::{BackupArgs, KeyArgs, choice, external_files, size, threads};
+use super::args::{BackupArgs, KeyArgs, account_password, choice, external_files, size, threads};
 use super::backup::{binlog_line, redo_line};
 use super::output::{self, Fields, Output, ReportFormat, count};
-use crate::ops::options::{ExternalFiles, Recovery, RestoreOptions, default_parallel};
+use crate::ops::options::{AccountPassword, ExternalFiles, Recovery, RestoreOptions, default_parallel};
 use crate::ops::report::{RecoveryState, RestoreReport, StructureReport};
 use crate::ops::{self, Context, Error, ErrorKind};
 use crate::util::units::{self, format_bytes};
@@ -42,6 +42,10 @@ pub(super) struct Args {
     /// Let the new server replicate and run events from its first start on, as the old one did
     #[arg(long)]
     keep_replication: bool,
+    /// Give an account of the restored server another password: what FILE holds, without its line end. Without HOST, all
+    /// accounts of that name. Name it once for each account
+    #[arg(long = "account-password", value_name = "USER[@HOST]=FILE", value_parser = account_password())]
+    account_passwords: Vec<AccountPassword>,
     /// Clear what an interrupted restore left in the directory; never anything else
     #[arg(long)]
     overwrite_incomplete: bool,
@@ -74,6 +78,7 @@ impl Args {
             external_files: self.external_files,
             keep_replication: self.keep_replication,
             overwrite_incomplete: self.overwrite_incomplete,
+            account_passwords: self.account_passwords,
             check_structure: self.check,
             overwrite: false,
             receipt: None,
@@ -117,6 +122,7 @@ fn text(report: &RestoreReport) -> String {
         .rows("Structure", &report.structure.as_ref().map(structure_lines).unwrap_or_default())
         .rows("Start with", &report.settings)
         .rows("Isolated", &report.isolation)
+        .rows("Passwords", &report.accounts)
         .rows("Warning", &report.warnings);
     fields.to_string()
 }
@@ -185,7 +191,8 @@ mod tests {
         let options = options(
             "--store file:///b nightly --datadir /d --recovery native --mysqld /m --encryption-key-file k1 \
              --encryption-key-file k2 --keyring-file kr --external-files /a=/b,/c=/d --keep-replication \
-             --overwrite-incomplete --check --parallel 5 --memory 1G -o json",
+             --overwrite-incomplete --check --parallel 5 --memory 1G -o json --account-password root@localhost=/p=1 \
+             --account-password app=p2",
         );
         assert_eq!(options.recovery, Recovery::Native);
         assert_eq!(options.mysqld, Some("/m".into()));
@@ -195,6 +202,13 @@ mod tests {
         assert_eq!(options.external_files, ExternalFiles::Map(pairs));
         assert!(options.keep_replication && options.overwrite_incomplete && options.check_structure);
         assert_eq!((options.parallel.get(), options.memory), (5, 1 << 30));
+        let account = |user: &str, host: Option<&str>, file: &str| AccountPassword {
+            user: user.to_owned(),
+            host: host.map(str::to_owned),
+            password_file: file.into(),
+        };
+        let accounts = [account("root", Some("localhost"), "/p=1"), account("app", None, "p2")];
+        assert_eq!(options.account_passwords, accounts);
     }
 
     #[test]
@@ -205,6 +219,9 @@ mod tests {
             "--store file:///b nightly --datadir /d --external-files elsewhere",
             "--store file:///b nightly --datadir /d --recovery xtrabackup",
             "--store file:///b nightly --datadir /d --memory 0",
+            "--store file:///b nightly --datadir /d --account-password root",
+            "--store file:///b nightly --datadir /d --account-password @localhost=p",
+            "--store file:///b nightly --datadir /d --account-password root=",
         ] {
             usage_error(&format!("restore {bad}"));
         }
@@ -230,6 +247,7 @@ mod tests {
             structure: None,
             settings: vec!["innodb_page_size=4096".into()],
             isolation: vec!["replication does not start by itself: RESET PERSIST skip_replica_start".into()],
+            accounts: vec!["'root'@'%'".into()],
             warnings: vec![],
         };
         let text = super::text(&report);
@@ -240,6 +258,7 @@ mod tests {
             "GTID set    a:1-3,\n            b:1\n",
             "Start with  innodb_page_size=4096\n",
             "Isolated    replication does not start",
+            "Passwords   'root'@'%'",
         ] {
             assert!(text.contains(wanted), "{wanted} is not in\n{text}");
         }

@@ -15,6 +15,7 @@ pub mod keyring;
 pub mod lsn;
 pub mod page;
 pub mod redo;
+pub mod rows;
 pub mod space;
 pub mod version;
 

@@ -8,7 +8,7 @@
 //!                  ──► DdlWatch        own connection; who waits for that lock
 //!                  ──► RedoConsumer    own connection, kept alive; the server keeps redo for it
 //! ```
-//! Owns SQL, privileges and locks. Touches no file of the server and knows nothing of what a backup is made of.
+//! Owns SQL, privileges and locks, and how the server stores passwords (`password`). Touches no file of the server and knows nothing of what a backup is made of.
 //! Whatever hangs on a connection ends with it: dropping a lock or a consumer closes its socket.
 
 mod ddl_watch;
@@ -21,6 +21,7 @@ mod kept;
 mod lock;
 mod log_status;
 mod options;
+pub mod password;
 mod preflight;
 mod read_lock;
 mod redo_consumer;

@@ -198,6 +198,8 @@ kinds! {
         "the server's own log is shown above; the directory is not usable";
     ReadLockBudget = 31, "locks.md", "the global read lock was needed for longer than allowed",
         "convert large tables of MyISAM, ARCHIVE or CSV to InnoDB, leave them out with --non-transactional skip, or raise --read-lock-budget";
+    AccountMismatch = 32, "restore.md", "an account is not in the backup, or its password cannot be replaced",
+        "name accounts that the backup has, or set the password once a server runs";
 }
 
 #[cfg(test)]

@@ -3,6 +3,8 @@
 //! Nothing here reads the environment, the disk or a command line. A choice has one spelling everywhere:
 //! [`std::str::FromStr`] and [`std::fmt::Display`] agree, and `NAMES` lists them for help texts.
 
+use std::collections::HashSet;
+use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -141,6 +143,26 @@ pub enum ExternalFiles {
     Map(Vec<(PathBuf, PathBuf)>),
 }
 
+/// A new password for accounts that a restored server has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccountPassword {
+    /// The user's name.
+    pub user: String,
+    /// The host of the account; all accounts of that name that no other entry names with their host.
+    pub host: Option<String>,
+    /// The file that holds the password; a line end at its end is not part of it.
+    pub password_file: PathBuf,
+}
+
+impl fmt::Display for AccountPassword {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.host {
+            Some(host) => write!(f, "'{}'@'{host}'", self.user),
+            None => write!(f, "'{}' of any host", self.user),
+        }
+    }
+}
+
 /// `stillframe backup`.
 #[derive(Debug, Clone)]
 pub struct BackupOptions {
@@ -273,6 +295,8 @@ pub struct RestoreOptions {
     pub keep_replication: bool,
     /// Clear the remains of an interrupted restore. Never anything else.
     pub overwrite_incomplete: bool,
+    /// Accounts that get other passwords than they had.
+    pub account_passwords: Vec<AccountPassword>,
     /// Check the structure of every tablespace once it is recovered.
     pub check_structure: bool,
     /// Replace a database that is there and that no server runs on. Never anything else.
@@ -303,6 +327,7 @@ impl RestoreOptions {
             external_files: ExternalFiles::default(),
             keep_replication: false,
             overwrite_incomplete: false,
+            account_passwords: Vec::new(),
             check_structure: false,
             overwrite: false,
             receipt: None,
@@ -317,7 +342,15 @@ impl RestoreOptions {
             let message = "there is nothing to check before the files are recovered, which a server would do later";
             return Err(Error::new(ErrorKind::Usage, message).advise("add --mysqld, or choose --recovery native"));
         }
-        Ok(())
+        if !self.account_passwords.is_empty() && self.recovery == Recovery::Server {
+            let message = "passwords can be set in files that are recovered, which a server would do later";
+            return Err(Error::new(ErrorKind::Usage, message).advise("choose --recovery native"));
+        }
+        let mut named = HashSet::new();
+        match self.account_passwords.iter().find(|account| !named.insert((&account.user, &account.host))) {
+            Some(twice) => Err(Error::new(ErrorKind::Usage, format!("{twice} is to get two passwords"))),
+            None => Ok(()),
+        }
     }
 }
 

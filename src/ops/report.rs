@@ -175,6 +175,9 @@ pub struct RestoreReport {
     pub settings: Vec<String>,
     /// What keeps the new server by itself, and how to lift it.
     pub isolation: Vec<String>,
+    /// Accounts that got other passwords than they had.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub accounts: Vec<String>,
     /// What a person should know.
     pub warnings: Vec<String>,
 }

@@ -111,7 +111,8 @@ fn is_retryable(kind: ErrorKind) -> bool {
         | ErrorKind::TargetInUse
         | ErrorKind::TargetTooSmall
         | ErrorKind::TargetMismatch
-        | ErrorKind::RecoveryFailed => false,
+        | ErrorKind::RecoveryFailed
+        | ErrorKind::AccountMismatch => false,
     }
 }
 

@@ -14,6 +14,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod accounts;
 mod by_server;
 mod cache;
 mod ddl;

@@ -20,7 +20,8 @@ use super::{Check, Source};
 use crate::innodb::FormatError;
 use crate::innodb::apply::index_page::{IndexPage, LEVEL};
 use crate::innodb::apply::layout::{RowLayout, RowShape};
-use crate::innodb::page::PageType;
+use crate::innodb::ids::PageNo;
+use crate::innodb::page::{PageType, fil};
 use crate::innodb::redo::body::index::IndexInfo;
 use crate::innodb::redo::body::reader::{Fault, Reader};
 use crate::innodb::space::encryption::ENCRYPTION_INFO_SIZE;
@@ -41,8 +42,14 @@ const MOST_PARTS: u64 = MOST_JSON >> 10;
 /// How the rows of an index are laid out and ordered.
 #[derive(Debug)]
 pub struct IndexShape {
-    /// Its table and its name.
+    /// Its table.
+    pub table: String,
+    /// Its name.
     pub name: String,
+    /// The page that its tree begins with.
+    pub root: Option<PageNo>,
+    /// The columns of its rows, in the order of the fields that the layout describes.
+    pub columns: Vec<String>,
     /// The layout of its rows.
     pub layout: RowLayout,
     /// That of the rows above the leaves, where it is another.
@@ -51,6 +58,13 @@ pub struct IndexShape {
     pub order: Vec<Order>,
     /// It is an R-tree: its rows are in no order.
     pub spatial: bool,
+}
+
+impl IndexShape {
+    /// Its name and its table's.
+    pub fn title(&self) -> String {
+        format!("{} of {}", self.name, self.table)
+    }
 }
 
 /// The indexes of a tablespace, by their ids.
@@ -175,7 +189,7 @@ impl<S: Source> Check<'_, S> {
                             None => self.findings.add(number, "has dictionary information that is not whole"),
                         }
                     }
-                    number = page.u32(12);
+                    number = page.u32(fil::NEXT);
                 }
             }
         }
@@ -304,28 +318,41 @@ fn add_table(dictionary: &mut Dictionary, table: &Table) {
         if index.kind == kind::FULL_TEXT {
             continue;
         }
-        let ids = std::iter::once(private(&index.se_private_data, "id")).flatten();
-        let ids: Vec<u64> = ids.chain(partition_ids(&table.partitions, number)).collect();
-        for id in ids {
+        let trees = Tree::of(&index.se_private_data).into_iter();
+        let trees: Vec<Tree> = trees.chain(partition_trees(&table.partitions, number)).collect();
+        for tree in trees {
             // An index that is not understood is checked as one of which nothing is known.
-            if let Some(shape) = shape(table, index) {
-                dictionary.insert(id, shape);
+            if let Some(shape) = shape(table, index, tree.root) {
+                dictionary.insert(tree.id, shape);
             }
         }
     }
 }
 
-fn partition_ids(partitions: &[Partition], number: usize) -> Vec<u64> {
-    let mut ids = Vec::new();
-    for partition in partitions {
-        let own = partition.indexes.iter().filter(|index| index.index_opx == number);
-        ids.extend(own.filter_map(|index| private(&index.se_private_data, "id")));
-        ids.extend(partition_ids(&partition.subpartitions, number));
-    }
-    ids
+/// A tree that an index has: one, or one for each partition.
+struct Tree {
+    id: u64,
+    root: Option<PageNo>,
 }
 
-fn shape(table: &Table, index: &Index) -> Option<IndexShape> {
+impl Tree {
+    fn of(data: &str) -> Option<Self> {
+        let root = private(data, "root").and_then(|root| u32::try_from(root).ok()).map(PageNo);
+        Some(Self { id: private(data, "id")?, root })
+    }
+}
+
+fn partition_trees(partitions: &[Partition], number: usize) -> Vec<Tree> {
+    let mut trees = Vec::new();
+    for partition in partitions {
+        let own = partition.indexes.iter().filter(|index| index.index_opx == number);
+        trees.extend(own.filter_map(|index| Tree::of(&index.se_private_data)));
+        trees.extend(partition_trees(&partition.subpartitions, number));
+    }
+    trees
+}
+
+fn shape(table: &Table, index: &Index, root: Option<PageNo>) -> Option<IndexShape> {
     let clustered = is_first(table, index);
     let columns: Option<Vec<(&Element, &Column)>> =
         index.elements.iter().map(|element| Some((element, table.columns.get(element.column_opx)?))).collect();
@@ -347,7 +374,10 @@ fn shape(table: &Table, index: &Index) -> Option<IndexShape> {
     };
     let spatial = index.kind == kind::SPATIAL;
     Some(IndexShape {
-        name: format!("{} of {}", index.name, table.name),
+        table: table.name.clone(),
+        name: index.name.clone(),
+        root,
+        columns: fields.iter().map(|(_, column)| column.name.clone()).collect(),
         layout: layout(&fields, unique)?,
         // Above the leaves of an R-tree there are rectangles alone.
         node_layout: if spatial { Some(layout(fields.get(..1)?, 1)?) } else { None },

@@ -35,6 +35,8 @@ use super::space::TablespaceFlags;
 use self::extents::Extents;
 use self::reading::Page;
 
+pub use self::dictionary::{Dictionary, IndexShape};
+
 /// Something that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
@@ -108,16 +110,16 @@ impl Findings {
 
 /// Checks a tablespace. Errors are those of reading; what is wrong with it is in the findings.
 pub fn check_space<S: Source>(subject: &Subject, source: &mut S) -> Result<(Checked, Vec<Finding>), S::Error> {
-    let mut check = Check {
-        subject,
-        source,
-        size: subject.flags.physical_size().len(),
-        findings: Findings::default(),
-        checked: Checked::default(),
-        walked: 0,
-    };
+    let mut check = Check::new(subject, source);
     check.run()?;
     Ok((check.checked, check.findings.0))
+}
+
+/// Reads what a tablespace says of its tables, for those who read rows. What is wrong with that is in the findings.
+pub fn read_dictionary<S: Source>(subject: &Subject, source: &mut S) -> Result<(Dictionary, Vec<Finding>), S::Error> {
+    let mut check = Check::new(subject, source);
+    let dictionary = check.dictionary()?;
+    Ok((dictionary, check.findings.0))
 }
 
 /// One tablespace under check.
@@ -135,7 +137,18 @@ struct Check<'c, S> {
 /// lists of damaged pages lead into each other must not take the square of their number.
 const MOST_WALKS: u64 = 8;
 
-impl<S: Source> Check<'_, S> {
+impl<'c, S: Source> Check<'c, S> {
+    fn new(subject: &'c Subject, source: &'c mut S) -> Self {
+        Self {
+            subject,
+            source,
+            size: subject.flags.physical_size().len(),
+            findings: Findings::default(),
+            checked: Checked::default(),
+            walked: 0,
+        }
+    }
+
     /// Notes one more page of a list that page `number` begins. False where the list is to be left.
     fn walks_on(&mut self, number: u32) -> bool {
         self.walked = self.walked.saturating_add(1);

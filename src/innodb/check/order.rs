@@ -174,14 +174,14 @@ impl<S: Source> Check<'_, S> {
         let rows = match read_rows(frame, shape, ALL) {
             Ok(rows) => rows,
             Err(error) => {
-                self.findings.add(number, format!("{error} (index {})", shape.name));
+                self.findings.add(number, format!("{error} (index {})", shape.title()));
                 return Ok(());
             }
         };
         if !shape.spatial {
             for (before, row) in rows.iter().zip(rows.iter().skip(1)) {
                 if is_behind(&shape.order, &before.key, &row.key) == Some(false) {
-                    self.findings.add(number, format!("has rows of index {} out of order", shape.name));
+                    self.findings.add(number, format!("has rows of index {} out of order", shape.title()));
                     break;
                 }
             }
@@ -254,7 +254,7 @@ impl<S: Source> Check<'_, S> {
         let Ok(rows) = read_rows(&mut behind, shape, 1) else { return Ok(()) };
         let Some(first) = rows.first() else { return Ok(()) };
         if is_behind(&shape.order, &last.key, &first.key) == Some(false) {
-            let what = format!("and page {next} behind it have rows of index {} out of order", shape.name);
+            let what = format!("and page {next} behind it have rows of index {} out of order", shape.title());
             self.findings.add(number, what);
         }
         let leaf = frame.u16(LEVEL).unwrap_or(0) == 0;

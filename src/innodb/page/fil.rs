@@ -8,6 +8,8 @@
 
 /// Offset of the page number.
 pub const PAGE_NO: usize = 4;
+/// Offset of the number of the next page of its list or level.
+pub const NEXT: usize = 12;
 /// Offset of the page LSN.
 pub const LSN: usize = 16;
 /// Offset of the low half of the page LSN.

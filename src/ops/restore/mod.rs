@@ -2,19 +2,21 @@
 //!
 //! ```text
 //!   open the backup ─ keys ─ where does each file go ─ every refusal, before a byte is written
-//!   [native: scan all redo, by page] ─► every refusal is behind us
-//!   marker ─► pages (parallel: fetch, decrypt, decompress, check, [apply redo,] write) ─► files ─► redo log, binlog,
-//!             isolation ─► sync ─► #innodb_redo takes its name ─► marker goes ─► [mysqld starts once, isolated; where it
+//!   [native: scan all redo, by page; find the accounts that get other passwords] ─► every refusal is behind us
+//!   marker ─► pages (parallel: fetch, decrypt, decompress, check, [apply redo,] write) ─► files ─► [passwords] ─► redo
+//!             log, binlog, isolation ─► sync ─► #innodb_redo takes its name ─► marker goes ─► [mysqld starts once, isolated; where it
 //!             fails, the marker comes back]
 //! ```
 //! Owns the order. With `--recovery native` pages are written as the redo leaves them, and the log is a new, clean one.
 //! With `--recovery server` the captured redo becomes a log that a stock server accepts and applies at its next start.
 
+mod accounts;
 mod files;
 mod isolation;
 mod native;
 mod pages;
 mod placement;
+mod recovered;
 mod redo;
 #[cfg(test)]
 mod refusals;
@@ -48,6 +50,7 @@ use crate::ops::stored;
 use crate::ops::structure::{self, Restored};
 use crate::prepare::{self, Tally};
 
+use accounts::NewPasswords;
 pub use pages::page_at;
 use placement::{Layout, Placement};
 use server::Needs;
@@ -84,6 +87,8 @@ pub async fn run(ctx: &Context, options: RestoreOptions) -> Result<RestoreReport
     }
     let layout = Arc::new(layout);
     ctx.check()?;
+    let (recovery, passwords) = find_accounts(recovery, &options, &reader, &manifest, &table, keyring.as_ref()).await?;
+    ctx.check()?;
 
     let marker = marker(&manifest, &layout);
     let replaces = replaces(&options);
@@ -95,12 +100,12 @@ pub async fn run(ctx: &Context, options: RestoreOptions) -> Result<RestoreReport
         let (ctx, options, target) = (ctx.clone(), options.clone(), Arc::clone(&target));
         let (reader, manifest, table, layout) =
             (Arc::clone(&reader), Arc::clone(&manifest), Arc::clone(&table), Arc::clone(&layout));
-        let keyring = keyring.clone();
+        let (keyring, passwords) = (keyring.clone(), Arc::clone(&passwords));
         let work = move || {
             let mut written = {
                 let (keyring, recovery) = (keyring.as_deref(), recovery.as_ref());
                 let source = Source { reader: &reader, manifest: &manifest, table: &table, keyring, recovery };
-                fill(&ctx, &options, &target, &source, &layout)?
+                fill(&ctx, &options, &target, &source, &layout, &passwords)?
             };
             written.applied = recovery.as_ref().map(|recovery| applied(recovery, written.recovered));
             // Redo that did not fit into memory would else be written to the disk, too, only to be forgotten.
@@ -135,8 +140,40 @@ pub async fn run(ctx: &Context, options: RestoreOptions) -> Result<RestoreReport
     } else {
         None
     };
-    let report = report(&options, &manifest, &layout, &needs, written, state, started);
+    let mut report = report(&options, &manifest, &layout, &needs, written, state, started);
+    report.accounts.clone_from(&passwords.accounts);
+    report.warnings.extend(passwords.warnings.iter().cloned());
     Ok(RestoreReport { structure, ..report })
+}
+
+/// Finds the accounts that get other passwords, where there are such. Gives the recovery back.
+async fn find_accounts(
+    recovery: Option<prepare::Recovery>,
+    options: &RestoreOptions,
+    reader: &Arc<ArchiveReader>,
+    manifest: &Arc<Manifest>,
+    table: &Arc<FileTable>,
+    keyring: Option<&Arc<Keyring>>,
+) -> Result<(Option<prepare::Recovery>, Arc<NewPasswords>), Error> {
+    let Some(recovery) = recovery else { return Ok((None, Arc::default())) };
+    if options.account_passwords.is_empty() {
+        return Ok((Some(recovery), Arc::default()));
+    }
+    let wanted = options.account_passwords.clone();
+    let (reader, manifest, table) = (Arc::clone(reader), Arc::clone(manifest), Arc::clone(table));
+    let keyring = keyring.cloned();
+    let work = move || {
+        let source = Source {
+            reader: &reader,
+            manifest: &manifest,
+            table: &table,
+            keyring: keyring.as_deref(),
+            recovery: Some(&recovery),
+        };
+        let found = NewPasswords::find(&wanted, &source, &recovery)?;
+        Ok((Some(recovery), Arc::new(found)))
+    };
+    blocking(work).await
 }
 
 /// Checks the structure of the tablespaces, which are recovered by now.
@@ -289,6 +326,7 @@ fn fill(
     target: &Target,
     source: &Source<'_>,
     layout: &Layout,
+    passwords: &NewPasswords,
 ) -> Result<Written, Error> {
     let Source { reader, manifest, table, recovery, .. } = *source;
     ctx.progress.step("restore");
@@ -299,6 +337,7 @@ fn fill(
     written.bytes.fetched = moved.fetched;
     written.bytes.written = moved.written;
     written.recovered = moved.recovered;
+    passwords.write(layout)?;
 
     ctx.progress.step("redo");
     let redo = match recovery {
@@ -390,6 +429,7 @@ fn report(
         structure: None,
         settings: needs.settings.clone(),
         isolation,
+        accounts: Vec::new(),
         warnings,
     }
 }

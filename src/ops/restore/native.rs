@@ -95,6 +95,15 @@ pub struct NewPages {
     end: u32,
 }
 
+impl NewPages {
+    /// A window of a tablespace that will have `pages` pages.
+    pub(super) fn window(space: SpaceId, flags: TablespaceFlags, number: u32, pages: u32) -> Self {
+        let window = window_pages(flags);
+        let first = number.saturating_mul(window);
+        Self { space, first, end: first.saturating_add(window).min(pages) }
+    }
+}
+
 /// All windows that only redo knows.
 pub fn new_pages(recovery: &Recovery) -> Vec<NewPages> {
     let mut found = Vec::new();
