@@ -103,17 +103,19 @@ async fn label_nodes(space: &Space, label: &str, value: &Value) -> Result<()> {
     Ok(())
 }
 
-/// A restore into a new claim, for a node with a label.
-fn waiting(name: &str, label: &str, spec: &Value) -> Value {
+/// Applies a restore into a new claim, for a node with a label, which no node has.
+async fn apply_waiting(space: &Space, name: &str, label: &str, spec: &Value) -> Result<()> {
+    // A run that was killed may have left it.
+    label_nodes(space, label, &Value::Null).await?;
     let target = json!({"newClaim": {"name": format!("data-{name}-0"), "template": {"storage": "2Gi"}}});
     let selector = json!({"spec": {"runner": {"nodeSelector": {label: "yes"}}}});
-    with(with(restore(name, "first", &target), &selector), &json!({"spec": spec}))
+    space.apply_object(&with(with(restore(name, "first", &target), &selector), &json!({"spec": spec}))).await
 }
 
 /// A restore whose runner waits for a node that is not there, and will find its store stopped when the node comes. Returns
 /// the runner's pod.
 async fn without_store(space: &Space, bucket: &Bucket, name: &str, label: &str, spec: &Value) -> Result<String> {
-    space.apply_object(&waiting(name, label, spec)).await?;
+    apply_waiting(space, name, label, spec).await?;
     let restore = space.reason("MySQLRestore", name, "Succeeded", "Unschedulable", MINUTES).await?;
     bucket.stop().await?;
     Ok(text(&restore, "/status/claims/0/podName").to_owned())
@@ -169,7 +171,8 @@ async fn deleting_a_running_restore_leaves_nothing() -> Result<()> {
         let label = "stillframe.dev/e2e-deleted";
         let pod = without_store(&space, &bucket, "unwanted", label, &json!({})).await?;
         label_nodes(&space, label, &json!("yes")).await?;
-        space.wait("Pod", &pod, "runs", MINUTES, |pod| text(pod, "/status/phase") == "Running").await?;
+        // Its store is stopped, so that it gives up after ten seconds, and another one will take its place.
+        space.wait("Pod", &pod, "has run", MINUTES, |pod| text(pod, "/status/phase") != "Pending").await?;
         label_nodes(&space, label, &Value::Null).await?;
         let staging = space.list("PersistentVolumeClaim", "stillframe.dev/claim-key").await?;
         let staging = staging.first().context("no staging claim")?;
@@ -204,8 +207,7 @@ async fn time_and_tries_of_a_restore_end() -> Result<()> {
     scenario("restore-limits", |space| async move {
         let (bucket, mysql) = backed_up(&space).await?;
         let label = "stillframe.dev/e2e-limits";
-        space.apply_object(&waiting("late", label, &json!({"activeDeadlineSeconds": 20}))).await?;
-        // No node has that label.
+        apply_waiting(&space, "late", label, &json!({"activeDeadlineSeconds": 20})).await?;
         let (reason, message) = space.failed("MySQLRestore", "late", MINUTES).await?;
         ensure!(reason == "ActiveDeadlineExceeded" && message.contains("activeDeadlineSeconds"), "{reason}: {message}");
         left_nothing(&space, "late").await?;
