@@ -201,6 +201,23 @@ fn bad_others() -> Vec<Bad> {
             json!({"target": {"newCluster": {"template": {"storage": null}}}}),
             "storage: Required value",
         ),
+        ("shop2-from-shop", json!({"recovery": "Server"}), "passwords are set in files that are recovered"),
+        (
+            "shop2-from-shop",
+            json!({"accounts": [
+                {"user": "app", "passwordRef": {"name": "a", "key": "p"}},
+                {"user": "app", "passwordRef": {"name": "b", "key": "p"}},
+            ]}),
+            "the same account twice",
+        ),
+        (
+            "shop2-from-shop",
+            json!({"accounts": [
+                {"user": "app", "host": "%", "passwordRef": {"name": "a", "key": "p"}},
+                {"user": "app", "host": "%", "passwordRef": {"name": "b", "key": "p"}},
+            ]}),
+            "the same account twice",
+        ),
         ("shop-nightly", json!({"schedule": "0 30 2 * * *"}), "is no schedule: write five fields"),
         ("shop-nightly", json!({"schedule": "60 2 * * *"}), "is no schedule: write five fields"),
         ("shop-nightly", json!({"schedule": "30 24 * * *"}), "is no schedule: write five fields"),

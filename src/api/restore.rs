@@ -16,7 +16,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::backup::is_default;
-use super::common::{EncryptionSpec, ObjectRef, RunnerSpec};
+use super::common::{EncryptionSpec, ObjectRef, RunnerSpec, SecretKeyRef};
 use super::restore_status::MySQLRestoreStatus;
 use super::schema;
 use super::source::KeyringSpec;
@@ -100,6 +100,14 @@ pub(super) const MUTABLE: &[&str] = &["suspend"];
     )
 )]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = schema::rules(&[(
+    "!has(self.accounts) || size(self.accounts) == 0 || !has(self.recovery) || self.recovery == 'Native'",
+    "spec.accounts: passwords are set in files that are recovered, which recovery Server leaves to the first server",
+), (
+    "!has(self.accounts) || self.accounts.all(one, self.accounts.exists_one(other, other.user == one.user && \
+     has(other.host) == has(one.host) && (!has(one.host) || other.host == one.host)))",
+    "spec.accounts: the same account twice",
+)])))]
 pub struct MySQLRestoreSpec {
     /// The backup to bring back.
     pub source: RestoreSource,
@@ -123,6 +131,12 @@ pub struct MySQLRestoreSpec {
     /// one it came from. Keep lets it go on as the old one did.
     #[serde(default)]
     pub replication: ReplicationPolicy,
+    /// Accounts that get other passwords than they had when the backup was taken, such as those that the new cluster's
+    /// own Secrets have. Only accounts that the backup has, with caching_sha2_password or mysql_native_password; where one
+    /// is missing, the restore fails before it has written anything. Not with recovery Server.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub accounts: Vec<AccountPassword>,
     /// Threads that write. Unset: as many as the runner has cores, 8 at most.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 64))]
@@ -148,6 +162,22 @@ impl MySQLRestoreSpec {
     const fn default_backoff_limit() -> i32 {
         3
     }
+}
+
+/// A new password for an account of the restored database.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AccountPassword {
+    /// The user's name.
+    #[schemars(length(min = 1, max = 32))]
+    pub user: String,
+    /// The host of the account, as in 'user'@'host'. Unset: all accounts of that name that no other entry names with their
+    /// hosts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 255))]
+    pub host: Option<String>,
+    /// The password. A line end at its end is not part of it.
+    pub password_ref: SecretKeyRef,
 }
 
 /// The backup to bring back.

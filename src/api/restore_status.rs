@@ -76,6 +76,10 @@ pub struct MySQLRestoreStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub isolation: Vec<String>,
+    /// Accounts that got other passwords than they had.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub accounts: Vec<String>,
     /// Settings, as name=value, that a server must be started with on the restored files; none if the defaults do.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
@@ -253,9 +257,11 @@ impl MySQLRestoreStatus {
     /// What a runner found out about the data, which is the same in every claim.
     pub fn take_data(&mut self, data: &RestoredData) {
         self.isolation.clone_from(&data.isolation);
+        self.accounts.clone_from(&data.accounts);
         self.required_settings.clone_from(&data.settings);
         self.warnings.clone_from(&data.warnings);
         self.isolation.truncate(16);
+        self.accounts.truncate(64);
         self.required_settings.truncate(64);
         self.warnings.truncate(64);
         self.size_bytes = Some(i64::try_from(data.bytes).unwrap_or(i64::MAX));

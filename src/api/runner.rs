@@ -192,6 +192,9 @@ pub struct RestoreWork {
     pub external_files: ExternalFiles,
     /// Lets the restored server go on replicating.
     pub keep_replication: bool,
+    /// Accounts that get other passwords.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub accounts: Vec<AccountFile>,
     /// Clears what an interrupted restore left: of this restore's own former try, in a volume that is its own.
     pub overwrite_incomplete: bool,
     /// Replaces a database that is there.
@@ -201,6 +204,19 @@ pub struct RestoreWork {
     pub receipt: Option<String>,
     /// Threads that write.
     pub parallelism: Option<u32>,
+}
+
+/// An account and its new password.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AccountFile {
+    /// The user's name.
+    pub user: String,
+    /// The host; all accounts of that name that no other entry names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// The file with the password.
+    pub password_file: String,
 }
 
 /// What had a backup made: goes into its manifest, so that a bucket tells it without a cluster.
@@ -292,6 +308,9 @@ pub struct RestoredData {
     pub settings: Vec<String>,
     /// What keeps the new server by itself, and how to lift it.
     pub isolation: Vec<String>,
+    /// Accounts that got other passwords.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub accounts: Vec<String>,
     /// What a person should know.
     pub warnings: Vec<String>,
 }

@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use crate::api::restore::{ExternalFiles, Recovery};
-use crate::api::runner::{POD_UID_VARIABLE, RestoreWork, RestoredData, RunnerState};
+use crate::api::runner::{AccountFile, POD_UID_VARIABLE, RestoreWork, RestoredData, RunnerState};
 use crate::ops::options::{self, RestoreOptions};
 use crate::ops::{self, Context, Error, ErrorKind};
 
@@ -17,6 +17,7 @@ pub(super) async fn run(context: &Context, work: RestoreWork) -> Result<RunnerSt
         bytes: report.bytes.written,
         settings: report.settings,
         isolation: report.isolation,
+        accounts: report.accounts,
         warnings: report.warnings,
     }))
 }
@@ -32,6 +33,7 @@ fn restore_options(work: RestoreWork) -> Result<RestoreOptions, Error> {
         recovery,
         external_files,
         keep_replication,
+        accounts,
         overwrite_incomplete,
         overwrite,
         receipt,
@@ -52,6 +54,7 @@ fn restore_options(work: RestoreWork) -> Result<RestoreOptions, Error> {
         ExternalFiles::Keep => options::ExternalFiles::Keep,
     };
     options.keep_replication = keep_replication;
+    options.account_passwords = accounts.into_iter().map(account_password).collect();
     options.overwrite_incomplete = overwrite_incomplete;
     options.overwrite = overwrite;
     options.receipt = receipt;
@@ -59,6 +62,11 @@ fn restore_options(work: RestoreWork) -> Result<RestoreOptions, Error> {
         options.parallel = threads;
     }
     Ok(options)
+}
+
+fn account_password(account: AccountFile) -> options::AccountPassword {
+    let AccountFile { user, host, password_file } = account;
+    options::AccountPassword { user, host, password_file: PathBuf::from(password_file) }
 }
 
 #[cfg(test)]
@@ -76,6 +84,7 @@ mod tests {
             recovery: None,
             external_files: ExternalFiles::Keep,
             keep_replication: true,
+            accounts: vec![AccountFile { user: "app".into(), host: Some("%".into()), password_file: "/p".into() }],
             overwrite_incomplete: true,
             overwrite: false,
             receipt: Some("uid".into()),
@@ -89,6 +98,8 @@ mod tests {
         assert_eq!(options.external_files, options::ExternalFiles::Keep);
         assert_eq!(options.parallel.get(), 3);
         assert_eq!(options.receipt.as_deref(), Some("uid"));
+        let account = &options.account_passwords[0];
+        assert_eq!((account.to_string().as_str(), account.password_file.to_str()), ("'app'@'%'", Some("/p")));
         assert!(options.keep_replication && options.overwrite_incomplete && !options.overwrite);
         assert_eq!(options.encryption_key_files, [PathBuf::from("/e")]);
         assert_eq!(options.keyring_file, Some(PathBuf::from("/k")));

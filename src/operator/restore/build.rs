@@ -19,8 +19,8 @@ use serde_json::{Value, json};
 
 use crate::api::MySQLRestoreSpec;
 use crate::api::common::SecretKeyRef;
-use crate::api::restore::{ClaimAccessMode, ClaimTemplate, ReplicationPolicy};
-use crate::api::runner::{POD_UID_VARIABLE, RestoreWork, Work};
+use crate::api::restore::{AccountPassword, ClaimAccessMode, ClaimTemplate, ReplicationPolicy};
+use crate::api::runner::{AccountFile, POD_UID_VARIABLE, RestoreWork, Work};
 use crate::operator::names::OWNER_UID;
 use crate::operator::runners::{Identity, SECRETS_DIR, key_file, on_node, pod, secret_path, secrets_volume, variable};
 
@@ -227,6 +227,7 @@ fn work(who: &Identity, spec: &MySQLRestoreSpec, source: &Source, slot: &Slot) -
         keyring_file: source.keyring.as_ref().map(|_| secret_path("keyring")),
         recovery: spec.recovery,
         external_files: spec.external_files,
+        accounts: source.accounts.iter().enumerate().map(account_file).collect(),
         keep_replication: spec.replication == ReplicationPolicy::Keep,
         // Remains in a staging claim are our own; in another one only after a try of ours.
         overwrite_incomplete: slot.is_staged() || overwrite || who.attempt > 1,
@@ -238,9 +239,22 @@ fn work(who: &Identity, spec: &MySQLRestoreSpec, source: &Source, slot: &Slot) -
     }
 }
 
+fn account_file((number, account): (usize, &AccountPassword)) -> AccountFile {
+    let AccountPassword { user, host, password_ref } = account.clone();
+    AccountFile { user, host, password_file: secret_path(&password_file(number, &password_ref)) }
+}
+
+/// It has the Secret's name in it, as that of a key has.
+fn password_file(number: usize, key: &SecretKeyRef) -> String {
+    key_file(number, key).replacen("key-", "password-", 1)
+}
+
 fn secret_files(source: &Source) -> Vec<(SecretKeyRef, String)> {
     let keys = source.keys.iter().enumerate().map(|(number, key)| (key.clone(), key_file(number, key)));
-    keys.chain(source.keyring.iter().map(|key| (key.clone(), "keyring".to_owned()))).collect()
+    let keyring = source.keyring.iter().map(|key| (key.clone(), "keyring".to_owned()));
+    let passwords = source.accounts.iter().map(|account| &account.password_ref).enumerate();
+    let passwords = passwords.map(|(number, key)| (key.clone(), password_file(number, key)));
+    keys.chain(keyring).chain(passwords).collect()
 }
 
 fn mount(name: &str, path: &str, read_only: bool) -> VolumeMount {

@@ -35,6 +35,11 @@ fn source() -> Source {
         backup_id: "nightly-20260314T150926Z-1a2b3c4d".parse().unwrap(),
         keys: vec![SecretKeyRef { name: "keys".into(), key: "k".into() }],
         keyring: Some(SecretKeyRef { name: "keyring".into(), key: "file".into() }),
+        accounts: serde_json::from_value(json!([
+            {"user": "root", "host": "%", "passwordRef": {"name": "shop2", "key": "root"}},
+            {"user": "app", "passwordRef": {"name": "shop2", "key": "app"}},
+        ]))
+        .unwrap(),
     }
 }
 
@@ -99,6 +104,17 @@ fn a_runner_writes_as_the_server_and_holds_nothing_else() {
     assert_eq!(work.keyring_file.as_deref(), Some("/etc/stillframe/secrets/keyring"));
     assert_eq!(work.encryption_key_files, ["/etc/stillframe/secrets/key-0.keys.k"]);
     assert_eq!(work.recovery, None);
+    let account = |user: &str, host: Option<&str>, file: &str| AccountFile {
+        user: user.into(),
+        host: host.map(str::to_owned),
+        password_file: format!("/etc/stillframe/secrets/{file}"),
+    };
+    let accounts = [account("root", Some("%"), "password-0.shop2.root"), account("app", None, "password-1.shop2.app")];
+    assert_eq!(work.accounts, accounts);
+    let volumes = serde_json::to_string(&spec.volumes).unwrap();
+    for file in ["password-0.shop2.root", "password-1.shop2.app", "key-0.keys.k", "keyring"] {
+        assert!(volumes.contains(&format!(r#""path":"{file}""#)), "{file} in {volumes}");
+    }
 }
 
 #[test]

@@ -153,7 +153,8 @@ pub(super) async fn find_source(
     let of_store = plan.iter().flat_map(StorePlan::secrets).map(|key| key.name.clone());
     let of_keys = keys(spec, &found).into_iter().map(|key| key.name);
     let of_keyring = spec.keyring.iter().map(|keyring| keyring.secret_ref.name.clone());
-    let names = of_store.chain(of_keys).chain(of_keyring).collect();
+    let of_accounts = spec.accounts.iter().map(|account| account.password_ref.name.clone());
+    let names = of_store.chain(of_keys).chain(of_keyring).chain(of_accounts).collect();
     read_secrets(client, namespace, &names, &mut found.secrets).await?;
     Ok(found)
 }

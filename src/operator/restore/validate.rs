@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::Secret;
 
 use crate::api::common::SecretKeyRef;
 use crate::api::conditions::{reasons, status, types};
+use crate::api::restore::AccountPassword;
 use crate::api::restore_status::RestoredBackup;
 use crate::api::{BackupStorage, MySQLBackup, MySQLRestoreSpec, conditions};
 use crate::archive::id::BackupId;
@@ -40,6 +41,8 @@ pub(super) struct Source {
     pub(super) keys: Vec<SecretKeyRef>,
     /// The keyring of the server.
     pub(super) keyring: Option<SecretKeyRef>,
+    /// Accounts that get other passwords.
+    pub(super) accounts: Vec<AccountPassword>,
 }
 
 /// Why the backup cannot be reached yet. Nothing of it is for good: what is missing may come.
@@ -77,13 +80,15 @@ pub(super) fn plan_source(spec: &MySQLRestoreSpec, found: &Found) -> Result<Sour
     let (store, account) = check_storage(&name, found.storage.as_ref())?;
     let keyring = spec.keyring.as_ref().map(|keyring| keyring.secret_ref.clone());
     let keys = keys(spec, found);
-    for key in store.secrets().chain(&keys).chain(&keyring) {
+    let passwords = spec.accounts.iter().map(|account| &account.password_ref);
+    for key in store.secrets().chain(&keys).chain(&keyring).chain(passwords) {
         // Only whether it is there: keys are bytes, and not ours to read.
         if let Err(missing @ StoreRefusal::MissingKey { .. }) = secret_text(&found.secrets, key) {
             return Err(Refusal::new(reasons::WAITING_FOR_REFERENCE, missing.to_string()));
         }
     }
-    Ok(Source { storage_name: name, store, account, backup_id, keys, keyring })
+    let accounts = spec.accounts.clone();
+    Ok(Source { storage_name: name, store, account, backup_id, keys, keyring, accounts })
 }
 
 fn backup_id(spec: &MySQLRestoreSpec, backup: Option<&MySQLBackup>) -> Result<BackupId, Refusal> {

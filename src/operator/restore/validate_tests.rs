@@ -86,4 +86,10 @@ fn what_is_missing_is_waited_for() {
     assert_eq!(reason(&spec, &Found { backup: Some(going), ..found() }), "WaitingForReference");
     let keyring = self::spec(&json!({"keyring": {"secretRef": {"name": "keyring", "key": "file"}}}));
     assert_eq!(reason(&keyring, &found()), "WaitingForReference");
+    let account = |key: &str| {
+        let accounts = json!([{"user": "root", "passwordRef": {"name": "keys", "key": key}}]);
+        self::spec(&json!({"accounts": accounts}))
+    };
+    assert_eq!(reason(&account("root"), &found()), "WaitingForReference");
+    assert_eq!(plan_source(&account("own"), &found()).unwrap().accounts, account("own").accounts);
 }
