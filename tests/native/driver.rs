@@ -34,6 +34,8 @@ pub struct Native {
     /// Pages that each tablespace must have at the least.
     pub sizes: BTreeMap<SpaceId, u32>,
     pub end: Lsn,
+    /// How far there is something in the log: of a group, too, whose end the server did not come to write.
+    pub scanned: Lsn,
     pub coverage: Coverage,
     seeds: Option<Seeds>,
 }
@@ -54,11 +56,12 @@ pub fn recover(base: &BTreeMap<SpaceId, Pages>, log: &Log, mode: Mode) -> Native
         touched: HashMap::new(),
         sizes: BTreeMap::new(),
         end: log.checkpoint,
+        scanned: log.checkpoint,
         coverage: Coverage::default(),
         seeds: Seeds::wanted(),
     };
     let mut layouts = Layouts::default();
-    each_group(log, log.checkpoint, 2048, |group| {
+    let end = each_group(log, log.checkpoint, 2048, |group| {
         native.end = group.end;
         if !group.is_single() {
             native.coverage.count(RecordKind::MultiRecEnd, "in any log".to_owned());
@@ -77,10 +80,31 @@ pub fn recover(base: &BTreeMap<SpaceId, Pages>, log: &Log, mode: Mode) -> Native
         }
         true
     });
+    native.scanned = scanned(native.end, end.expect("every group was taken").unfinished_bytes);
     if let Some(seeds) = &native.seeds {
         seeds.write();
     }
     native
+}
+
+/// Where a server says that it has scanned a log up to: behind so many bytes of a group that has no end, and where they
+/// fill a block, behind that.
+fn scanned(end: Lsn, unfinished: usize) -> Lsn {
+    const HEADER: u64 = 12;
+    const PAYLOAD: u64 = 496;
+    let bytes = u64::try_from(unfinished).unwrap();
+    let in_block = end.get() % 512 - HEADER + bytes;
+    let at = end.get() + bytes + in_block / PAYLOAD * (512 - PAYLOAD);
+    let is_full = bytes > 0 && at % 512 == HEADER;
+    Lsn::new(if is_full { at - HEADER } else { at })
+}
+
+#[test]
+fn a_scan_ends_behind_what_is_unfinished() {
+    for (end, unfinished, wanted) in [(0, 0, 0), (0, 14, 14), (0, 15, 19), (0, 16, 32), (0, 15 + 496, 19 + 512)] {
+        let end = Lsn::new(120_100_845 + end);
+        assert_eq!(scanned(end, unfinished), Lsn::new(120_100_845 + wanted), "{unfinished} bytes");
+    }
 }
 
 impl Native {
