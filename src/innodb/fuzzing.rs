@@ -4,18 +4,19 @@
 //! ```text
 //!   redo    bytes of groups, laid into log blocks ─► decoder ─► records ─► bodies
 //!   apply   flags 4 │ count 1 │ count × (length 2 │ record) │ page ─► page with the records applied
-//!   check   space 4 │ flags 4 │ pages, of which the last may be cut short ─► findings
+//!   check   space 4 │ flags 4 │ pages, of which the last may be cut short ─► findings; every row that can be found
 //! ```
 //! Checksums would stop a fuzzer at the first block, so blocks are made here around what it gives.
 
 use super::FormatError;
 use super::apply::{Layouts, PageBuffer, apply};
-use super::check::{Source, Subject, check_space};
+use super::check::{Source, Subject, check_space, read_dictionary};
 use super::cursor::{slice, u8_at, u16_at, u32_at};
 use super::ids::{PageId, PageNo, SpaceId};
 use super::lsn::Lsn;
 use super::redo::block::{BLOCK_LEN, empty_block};
 use super::redo::{Poll, RedoDecoder, RedoRecord};
+use super::rows::each_row;
 use super::space::TablespaceFlags;
 
 /// A target: name, function.
@@ -105,9 +106,20 @@ fn check_all(bytes: &[u8]) -> Result<usize, FormatError> {
     let pages = bytes.get(8..).unwrap_or_default();
     let count = u32::try_from(pages.len().div_ceil(flags.physical_size().len())).unwrap_or(u32::MAX);
     let subject = Subject { space: SpaceId(u32_at(bytes, 0, WHAT)?), flags, pages: count, end: Lsn::new(1 << 40) };
+    read_rows(&subject, &mut Pages(pages));
     match check_space(&subject, &mut Pages(pages)) {
         Ok((_, findings)) => Ok(findings.len()),
         Err(never) => match never {},
+    }
+}
+
+/// Reads every column of every row of every clustered index.
+fn read_rows(subject: &Subject, pages: &mut Pages<'_>) {
+    let Ok((dictionary, _)) = read_dictionary(subject, pages);
+    for (id, index) in dictionary.iter().filter(|(_, index)| index.layout.is_clustered()) {
+        drop(each_row(subject, pages, (*id, index), &mut |row| {
+            index.columns.iter().try_for_each(|column| row.field(column).map(drop))
+        }));
     }
 }
 

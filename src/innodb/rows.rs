@@ -142,3 +142,59 @@ fn rows_of_page(
 fn invalid(why: String) -> FormatError {
     FormatError::Invalid { what: "page of rows", why }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::innodb::apply::layout::RowLayout;
+    use crate::innodb::ids::SpaceId;
+    use crate::innodb::lsn::Lsn;
+    use crate::innodb::redo::body::index::IndexInfo;
+    use crate::innodb::redo::body::reader::Reader;
+    use crate::innodb::space::TablespaceFlags;
+
+    struct Zeros;
+
+    impl Source for Zeros {
+        type Error = ();
+
+        fn read(&mut self, number: PageNo, page: &mut [u8]) -> Result<(), ()> {
+            page.fill(0);
+            (number.0 != 9).then_some(()).ok_or(())
+        }
+    }
+
+    fn walk(root: Option<u32>) -> Result<(), RowsError<()>> {
+        let info = [1, 1, 0, 3, 0, 1, 0x80, 4, 0x80, 6, 0x80, 7];
+        let layout = RowLayout::new(&IndexInfo::decode(&mut Reader::new(&info)).unwrap()).unwrap();
+        let index = IndexShape {
+            table: "t".into(),
+            name: "PRIMARY".into(),
+            root: root.map(PageNo),
+            columns: vec!["id".into(), "DB_TRX_ID".into(), "DB_ROLL_PTR".into()],
+            layout,
+            node_layout: None,
+            order: Vec::new(),
+            spatial: false,
+        };
+        let flags = TablespaceFlags::decode(0x4021).unwrap();
+        let subject = Subject { space: SpaceId(5), flags, pages: 10, end: Lsn::new(1 << 20) };
+        each_row(&subject, &mut Zeros, (7, &index), &mut |row| panic!("{row:?}"))
+    }
+
+    #[test]
+    fn what_is_no_page_of_the_index_is_named() {
+        let said = |root| match walk(Some(root)) {
+            Err(RowsError::Page { page, source }) => format!("{page}: {source}"),
+            other => panic!("{other:?}"),
+        };
+        assert!(
+            said(4).contains("page 4") && said(4).contains("it is of index 0, not of 7 (PRIMARY of t)"),
+            "{}",
+            said(4)
+        );
+        assert!(said(10).contains("its tablespace has 10 pages"), "{}", said(10));
+        assert!(matches!(walk(Some(9)), Err(RowsError::Read(()))));
+        walk(None).unwrap();
+    }
+}
