@@ -109,17 +109,34 @@ impl Stage {
 
     /// After a death: nothing in the server is the runner's any more, nobody waits, and the application goes on.
     async fn freed(&self, name: &str, pod: &str) -> Result<()> {
-        let dead = |pod: &Value| text(pod, "/status/phase") == "Failed";
-        let dead = self.space.wait("Pod", pod, "is dead", MINUTES, dead).await?;
-        let code = dead.pointer("/status/containerStatuses/0/state/terminated/exitCode").and_then(Value::as_i64);
-        ensure!(code == Some(137), "{name}: its runner was not killed: {dead}");
-        let mine = format!(
-            "SELECT COUNT(*) FROM performance_schema.processlist WHERE HOST LIKE '{}:%'",
-            text(&dead, "/status/podIP")
-        );
-        self.count(&format!("{name}: its connections to go"), &mine, |left| left == 0).await?;
+        if let Some(dead) = self.dead(name, pod).await? {
+            let code = dead.pointer("/status/containerStatuses/0/state/terminated/exitCode").and_then(Value::as_i64);
+            ensure!(code == Some(137), "{name}: its runner was not killed: {dead}");
+            let mine = format!(
+                "SELECT COUNT(*) FROM performance_schema.processlist WHERE HOST LIKE '{}:%'",
+                text(&dead, "/status/podIP")
+            );
+            self.count(&format!("{name}: its connections to go"), &mine, |left| left == 0).await?;
+        }
         self.count(&format!("{name}: nobody to wait"), WAITING, |left| left == 0).await?;
         self.load.more(10).await
+    }
+
+    /// A runner's pod once it is dead. That of a backup that was committed is removed when the operator has seen that, which
+    /// may be before anybody else has seen the pod: none then.
+    async fn dead(&self, name: &str, pod: &str) -> Result<Option<Value>> {
+        let succeeded = |backup: &Value| {
+            condition_of(backup, "Succeeded").is_some_and(|condition| text(condition, "/status") == "True")
+        };
+        until(&format!("{pod} to be dead"), MINUTES, || async {
+            Ok(match self.space.find("Pod", pod).await? {
+                Some(pod) if text(&pod, "/status/phase") == "Failed" => Ok(Some(pod)),
+                Some(pod) => Err(text(&pod, "/status/phase").to_owned()),
+                None if succeeded(&self.space.get("MySQLBackup", name).await?) => Ok(None),
+                None => Err("there is no such pod".to_owned()),
+            })
+        })
+        .await
     }
 
     /// DDL that takes as long as it is let: a backup waits for its end.
