@@ -55,7 +55,7 @@ bench: ## ratios against CLONE, zstd and others on 2 GB of data (STILLFRAME_BENC
 
 # What it alone covers: at least 50 kills of a backup and 50 of a native restore at random moments, lock waits included;
 # then native recovery against the server's of more work than `make test` has, of other rows each time, for all cases on
-# pages of every size: each round names its seed. About an hour.
+# pages of every size: each round names its seed. More than an hour on two cores, and 15 GB of disk.
 soak: setup ## kills at random moments, over and over; native recovery of random work against the server's
 	$(CARGO) test --locked --features e2e --test soak -- --nocapture
 	for size in 16384 4096 8192 16384 32768 65536; do seed=$$RANDOM; \
