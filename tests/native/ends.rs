@@ -28,25 +28,35 @@ async fn small_crash() -> Crash {
         async |_| (),
         async |server| {
             // So the files that follow have 512 KiB, and then a quarter more.
-            server.sql("SET GLOBAL innodb_redo_log_capacity = 16777216").await;
+            let mut capacity = 16_u64 << 20;
+            server.sql(&format!("SET GLOBAL innodb_redo_log_capacity = {capacity}")).await;
             let mut work = Work::new(server, seed() + 7, 1).await;
             work.run("CREATE TABLE small (id INT PRIMARY KEY, v VARBINARY(300), KEY (v(9)))").await;
-            for step in 0..60 {
+            for step in 0..200 {
                 work.run(format!(
-                    "INSERT INTO small SELECT n * 60 + {step}, REPEAT(SHA2(n, 256), 4) FROM {}",
+                    "INSERT INTO small SELECT n * 200 + {step}, REPEAT(SHA2(n, 256), 4) FROM {}",
                     crate::scenarios::numbers(0, 700)
                 ))
                 .await;
                 work.run(format!("DELETE FROM small WHERE id % 11 = {step}")).await;
                 if step == 3 {
-                    work.run("SET GLOBAL innodb_redo_log_capacity = 20971520").await;
+                    capacity = 20 << 20;
+                    work.run(format!("SET GLOBAL innodb_redo_log_capacity = {capacity}")).await;
                 }
-                // A server with much else to do makes its files smaller late.
+                // A server with much else to do makes its files smaller late, and one with large pages not at all.
                 let files = "SELECT COUNT(*) FROM performance_schema.innodb_redo_log_files";
                 if step >= 5 && server.row::<u64>(files).await >= 6 {
                     break;
                 }
+                // All of its log is kept: full, it would wait for ever.
+                let size = "SELECT CAST(VARIABLE_VALUE AS UNSIGNED) FROM performance_schema.global_status \
+                            WHERE VARIABLE_NAME = 'Innodb_redo_log_logical_size'";
+                if server.row::<u64>(size).await > capacity / 2 {
+                    capacity *= 2;
+                    work.run(format!("SET GLOBAL innodb_redo_log_capacity = {capacity}")).await;
+                }
             }
+            work.run("SET GLOBAL innodb_redo_log_capacity = 1 << 30").await;
             rows::redundant(&mut work).await;
         },
     )
