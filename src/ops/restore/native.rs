@@ -82,7 +82,7 @@ fn copied_spaces(table: &FileTable) -> Result<Vec<CopiedSpace>, Error> {
 }
 
 /// Pages of a window.
-fn window_pages(flags: TablespaceFlags) -> u32 {
+pub fn window_pages(flags: TablespaceFlags) -> u32 {
     WINDOW_BYTES / flags.physical_size().bytes()
 }
 

@@ -18,7 +18,7 @@ use crate::innodb::space::{SpaceHeader, TablespaceFlags, TablespaceKey};
 use crate::ops::error::{Error, ErrorKind};
 use crate::prepare::Recovery;
 
-use super::native::{NewPages, Recoverer};
+use super::native::{NewPages, Recoverer, window_pages};
 use super::pages::page_at;
 
 /// Windows that are kept.
@@ -77,7 +77,7 @@ impl<'a> RecoveredSpace<'a> {
     /// A page as it will be in its file.
     fn stored(&mut self, page: PageNo) -> Result<&[u8], Error> {
         let size = self.subject.flags.physical_size();
-        let per_window = WINDOW_BYTES / size.bytes();
+        let per_window = window_pages(self.subject.flags);
         let number = page.0 / per_window;
         if let Some(at) = self.windows.iter().position(|(kept, _)| *kept == number) {
             self.windows.swap(0, at);
@@ -95,7 +95,7 @@ impl<'a> RecoveredSpace<'a> {
     fn window(&mut self, number: u32) -> Result<Vec<u8>, Error> {
         let Subject { space, flags, pages, .. } = self.subject;
         let size = flags.physical_size().len();
-        let first = number.saturating_mul(WINDOW_BYTES / flags.physical_size().bytes());
+        let first = number.saturating_mul(window_pages(flags));
         let mut window = Window { first, size, bytes: vec![0; usize::try_from(WINDOW_BYTES).unwrap_or(0)] };
         match self.reader.find(StreamId::Space(space), number)? {
             Some(found) => {
