@@ -347,7 +347,9 @@ impl RestoreOptions {
             return Err(Error::new(ErrorKind::Usage, message).advise("choose --recovery native"));
         }
         let mut named = HashSet::new();
-        match self.account_passwords.iter().find(|account| !named.insert((&account.user, &account.host))) {
+        // A host is the same in capitals.
+        let host = |account: &AccountPassword| account.host.as_deref().map(str::to_ascii_lowercase);
+        match self.account_passwords.iter().find(|account| !named.insert((&account.user, host(account)))) {
             Some(twice) => Err(Error::new(ErrorKind::Usage, format!("{twice} is to get two passwords"))),
             None => Ok(()),
         }
@@ -541,5 +543,25 @@ mod tests {
         assert_eq!(Recovery::default(), Recovery::Native);
         assert!(KeepRules::default().is_empty());
         assert!(default_parallel().get() >= 1);
+    }
+
+    #[test]
+    fn no_account_gets_two_passwords() {
+        let check = |accounts: &[(&str, Option<&str>)]| {
+            let mut options = RestoreOptions::new("file:///b".parse().unwrap(), "b", "/d");
+            options.account_passwords = accounts
+                .iter()
+                .map(|(user, host)| AccountPassword {
+                    user: (*user).to_owned(),
+                    host: host.map(str::to_owned),
+                    password_file: "/p".into(),
+                })
+                .collect();
+            options.check().map_err(|error| error.message)
+        };
+        check(&[("a", None), ("a", Some("%")), ("a", Some("h")), ("A", Some("h")), ("b", None)]).unwrap();
+        let said = check(&[("a", Some("h")), ("a", Some("H"))]).unwrap_err();
+        assert_eq!(said, "'a'@'H' is to get two passwords", "a host is the same in capitals");
+        assert_eq!(check(&[("a", None), ("a", None)]).unwrap_err(), "'a' of any host is to get two passwords");
     }
 }
