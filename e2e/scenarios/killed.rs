@@ -132,7 +132,7 @@ impl Stage {
             Ok(match self.space.find("Pod", pod).await? {
                 Some(pod) if text(&pod, "/status/phase") == "Failed" => Ok(Some(pod)),
                 Some(pod) => Err(text(&pod, "/status/phase").to_owned()),
-                None if succeeded(&self.space.get("MySQLBackup", name).await?) => Ok(None),
+                None if name == COMMITTED && succeeded(&self.space.get("MySQLBackup", name).await?) => Ok(None),
                 None => Err("there is no such pod".to_owned()),
             })
         })
