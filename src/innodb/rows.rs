@@ -9,16 +9,12 @@
 
 use super::FormatError;
 use super::apply::PageBuffer;
-use super::apply::index_page::{IndexPage, LEVEL};
-use super::apply::layout::{CHILD, RowShape};
+use super::apply::index_page::{INDEX_ID, IndexPage, LEVEL};
+use super::apply::layout::{CHILD, INFO_DELETED, RowShape};
 use super::check::{IndexShape, Source, Subject};
 use super::ids::{PageId, PageNo};
 use super::page::fil;
 
-/// Where an index page names its index.
-const INDEX_ID: usize = 66;
-/// Marks a row that was deleted and is still there.
-const DELETED: u8 = 0x20;
 const NO_PAGE: u32 = u32::MAX;
 
 /// Why rows could not be read.
@@ -131,7 +127,7 @@ fn rows_of_page(
         if !leaf {
             return rows.frame.u32(at.saturating_add(shape.data).saturating_sub(CHILD));
         }
-        if rows.frame.u8(rows.info_at(at)?)? & DELETED == 0 {
+        if rows.frame.u8(rows.info_at(at)?)? & INFO_DELETED == 0 {
             each(&Row { page, bytes: rows.frame.as_bytes(), origin: at, shape: &shape, index })?;
         }
         at = rows.next_row(at)?;

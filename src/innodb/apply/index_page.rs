@@ -34,6 +34,8 @@ pub const ROW_COUNT: usize = 54;
 pub const MAX_TRX_ID: usize = 56;
 /// Height above the leaves.
 pub const LEVEL: usize = 64;
+/// Which index it belongs to, 8 bytes.
+pub const INDEX_ID: usize = 66;
 /// What follows the header.
 pub const BODY: usize = 94;
 /// Marks a page of compact rows in [`HEAP_COUNT`].

@@ -21,6 +21,10 @@ const WHAT: &str = "row";
 pub const COMPACT_HEADER: usize = 5;
 /// Likewise of a redundant one.
 pub const REDUNDANT_HEADER: usize = 6;
+/// The row is the smallest of its level, whatever its fields say.
+pub const INFO_MIN: u8 = 0x10;
+/// The row is marked as deleted, and still there.
+pub const INFO_DELETED: u8 = 0x20;
 /// The row says which version of its table it was written under.
 pub const INFO_VERSION: u8 = 0x40;
 /// The row says how many fields it has.

@@ -93,7 +93,7 @@ fn apply_body(page: &mut PageBuffer, body: &Body<'_>, layouts: &mut Layouts) -> 
         Body::UndoHeaderCreate { transaction } => undo::create_header(page.frame_mut(), *transaction),
         Body::MinRecMark { row, compact } => {
             let mut index = IndexPage::open(page.frame_mut(), *compact)?;
-            rows::mark(&mut index, usize::from(*row), rows::INFO_MIN, true)
+            rows::mark(&mut index, usize::from(*row), layout::INFO_MIN, true)
         }
         // Announces pages that were built without redo; changes none.
         Body::IndexLoad { .. } => Ok(()),
@@ -113,7 +113,7 @@ fn apply_rows(page: &mut PageBuffer, body: &Body<'_>, layouts: &mut Layouts) -> 
     let mut layout = |info: &IndexInfo<'_>| layouts.get(info);
     match body {
         Body::SecDeleteMark { deleted, row } => {
-            rows::mark(&mut IndexPage::open_any(frame)?, usize::from(*row), rows::INFO_DELETED, *deleted)
+            rows::mark(&mut IndexPage::open_any(frame)?, usize::from(*row), layout::INFO_DELETED, *deleted)
         }
         Body::Insert(insert) => {
             let layout = layout(&insert.index)?;

@@ -11,14 +11,10 @@ use super::index_page::{
     DIRECTION, DIRECTION_COUNT, FREE, GARBAGE, HEAP_TOP, IndexPage, LAST_INSERT, ROW_COUNT, direction, invalid,
     is_overfull, is_scarce,
 };
-use super::layout::{INFO_INSTANT, INFO_VERSION, RowLayout, RowShape, has_short_ends, redundant_ends};
+use super::layout::{INFO_DELETED, INFO_INSTANT, INFO_VERSION, RowLayout, RowShape, has_short_ends, redundant_ends};
 use crate::innodb::FormatError;
 use crate::innodb::redo::body::rows::{ClustDeleteMark, FieldUpdate, RowImage, SystemFields, UpdateInPlace};
 
-/// The row is marked as deleted.
-pub const INFO_DELETED: u8 = 0x20;
-/// The row is the smallest of its level.
-pub const INFO_MIN: u8 = 0x10;
 /// Bytes of a transaction id.
 const TRX_ID: usize = 6;
 /// The transaction id's bytes in a number of eight.

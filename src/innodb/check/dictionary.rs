@@ -19,7 +19,7 @@ use super::reading::{NONE, Page};
 use super::{Check, Source};
 use crate::innodb::FormatError;
 use crate::innodb::apply::index_page::{IndexPage, LEVEL};
-use crate::innodb::apply::layout::{RowLayout, RowShape};
+use crate::innodb::apply::layout::{INFO_DELETED, RowLayout, RowShape};
 use crate::innodb::ids::PageNo;
 use crate::innodb::page::{PageType, fil};
 use crate::innodb::redo::body::index::IndexInfo;
@@ -214,7 +214,7 @@ impl<S: Source> Check<'_, S> {
                 let child = index.frame.u32(at.saturating_add(shape.data).saturating_sub(4))?;
                 return Ok(Rows::Child(child));
             }
-            let deleted = index.frame.u8(index.info_at(at)?)? & 0x20 != 0;
+            let deleted = index.frame.u8(index.info_at(at)?)? & INFO_DELETED != 0;
             if !deleted && index.frame.u32(at)? == TABLE {
                 let (start, len, field) = shape.field(6)?;
                 let bytes = index.frame.slice(at.saturating_add(start), len)?.to_vec();

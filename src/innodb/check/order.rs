@@ -17,16 +17,12 @@ use super::reading::NONE;
 use super::{Check, Source};
 use crate::innodb::FormatError;
 use crate::innodb::apply::frame::Frame;
-use crate::innodb::apply::index_page::{GARBAGE, HEAP_TOP, IndexPage, LEVEL};
-use crate::innodb::apply::layout::{CHILD, RowShape};
+use crate::innodb::apply::index_page::{GARBAGE, HEAP_TOP, INDEX_ID, IndexPage, LEVEL};
+use crate::innodb::apply::layout::{CHILD, INFO_DELETED, INFO_MIN, RowShape};
 use crate::innodb::page::PageType;
 
-const INDEX_ID: usize = 66;
 const NEXT: usize = 12;
 const DESCENDING: u32 = 3;
-/// The row is the smallest of its level, whatever its fields say.
-const INFO_MIN: u8 = 0x10;
-const INFO_DELETED: u8 = 0x20;
 /// Where a root names the page of a segment of its.
 const ROOT_SEGMENT: usize = 78;
 /// All rows of a page.

@@ -9,10 +9,9 @@ use super::trees::Trees;
 use super::{Check, Source};
 use crate::innodb::FormatError;
 use crate::innodb::apply::frame::Frame;
-use crate::innodb::apply::index_page::{FREE, GARBAGE, HEAP_TOP, IndexPage, LAST_INSERT, LEVEL, ROW_COUNT};
+use crate::innodb::apply::index_page::{FREE, GARBAGE, HEAP_TOP, INDEX_ID, IndexPage, LAST_INSERT, LEVEL, ROW_COUNT};
 use crate::innodb::page::PageType;
 
-const INDEX_ID: usize = 66;
 /// No tree is higher: each level has at least twice the pages of the one above, but for the root.
 const MOST_LEVELS: u16 = 64;
 

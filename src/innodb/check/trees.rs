@@ -6,12 +6,11 @@ use std::collections::{HashMap, HashSet};
 use super::extents::Extents;
 use super::reading::{Address, NONE, Page};
 use super::{Check, Source};
-use crate::innodb::apply::index_page::LEVEL;
+use crate::innodb::apply::index_page::{INDEX_ID, LEVEL};
 use crate::innodb::page::PageType;
 
 const PREV: usize = 8;
 const NEXT: usize = 12;
-const INDEX_ID: usize = 66;
 /// Where a root names its segments: space, page, byte.
 const SEGMENTS: [usize; 2] = [74, 84];
 

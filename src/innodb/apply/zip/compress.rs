@@ -5,7 +5,7 @@
 
 use super::super::frame::Frame;
 use super::super::index_page::{BODY, FREE, HEAP_TOP, IndexPage};
-use super::super::layout::{RowLayout, RowShape};
+use super::super::layout::{INFO_DELETED, RowLayout, RowShape};
 use super::decompress::window_bits;
 use super::directory::{DELETED, OWNS, SLOT};
 use super::fields::{self, Kept, pointers};
@@ -16,7 +16,6 @@ use crate::util::zlib::{Deflater, Flush, ZlibError};
 
 /// Bytes of a stream's header and checksum.
 const STREAM_FRAME: usize = 6;
-const INFO_DELETED: u8 = 0x20;
 
 /// Compresses the frame.
 pub fn compress(zip: &mut ZipPage, frame: &mut Frame, layout: &RowLayout, level: u8) -> Result<(), FormatError> {

@@ -8,6 +8,7 @@
 
 use super::super::frame::Frame;
 use super::super::index_page::SLOT_COUNT;
+use super::super::layout::{INFO_DELETED, INFO_MIN};
 use super::{HEADER, HEAP, ZipPage, invalid};
 use crate::innodb::FormatError;
 
@@ -19,8 +20,6 @@ pub const DELETED: u16 = 0x8000;
 pub const OWNS: u16 = 0x4000;
 const ORIGIN: u16 = 0x3FFF;
 const TRAILER: usize = 8;
-const INFO_DELETED: u8 = 0x20;
-const INFO_MIN: u8 = 0x10;
 
 const INFIMUM: u16 = 99;
 const SUPREMUM: u16 = 112;

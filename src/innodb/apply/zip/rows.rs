@@ -8,8 +8,9 @@
 
 use super::super::frame::Frame;
 use super::super::index_page::{FREE, GARBAGE, HEAP_TOP, IndexPage, LAST_INSERT, LEVEL, ROW_COUNT};
+use super::super::layout::INFO_DELETED;
 use super::super::layout::{RowLayout, RowShape};
-use super::super::rows::{self, INFO_DELETED, NewRow};
+use super::super::rows::{self, NewRow};
 use super::directory::{DELETED, SLOT};
 use super::fields::{Kept, SYSTEM, pointers};
 use super::{BOUNDS, HEADER, HEAP, POINTER, ZipPage, invalid};
