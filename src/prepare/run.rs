@@ -81,6 +81,11 @@ pub struct MemoryRun {
     arena: Arena,
 }
 
+/// An entry's place in the order, as one number: compared in half the time of its parts, one after the other.
+fn order(&(page, at): &(PageId, u32)) -> u128 {
+    u128::from(page.space.0) << 64 | u128::from(page.page.0) << 32 | u128::from(at)
+}
+
 /// Entries by which their list grows.
 const MORE_ENTRIES: usize = 64 << 10;
 
@@ -133,7 +138,7 @@ impl MemoryRun {
 
     /// Puts it in order. Nothing may be added afterwards.
     pub fn sort(&mut self) {
-        self.entries.sort_unstable();
+        self.entries.sort_unstable_by_key(order);
     }
 
     /// Its records as they are kept, in order.
