@@ -73,7 +73,7 @@ Environment:
   STILLFRAME_LOG     which events are logged to standard error: warn (as if not set), info, debug,
                      stillframe::capture=trace, ...
   AWS_..., GOOGLE_..., AZURE_...
-                     credentials and endpoints of s3://, gs:// and az:// stores, as their own tools read them
+                     credentials and endpoints of s3://, gs:// and az:// stores; the README names those that are read
 
 Sizes are written 4096, 64MiB, 10M (powers of 1024) or 10MB (powers of 1000); times 30 (seconds), 500ms, 5m, 1h.
 Passwords are never taken from the command line or the environment, only from --password-file.

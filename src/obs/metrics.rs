@@ -230,6 +230,14 @@ impl Metrics {
         self.left_behind.get_or_create(&OfNamespace { namespace: namespace.to_owned() }).inc();
     }
 
+    /// Begins to count what may happen in a namespace.
+    fn expect_backups(&self, namespace: &str) {
+        for result in ["succeeded", "failed"] {
+            drop(self.backups.get_or_create(&OfResult { namespace: namespace.to_owned(), result }));
+        }
+        drop(self.left_behind.get_or_create(&OfNamespace { namespace: namespace.to_owned() }));
+    }
+
     /// A controller has looked at an object.
     pub fn reconciled(&self, controller: &'static str, took: Duration, well: bool) {
         let of = OfController { controller };
@@ -272,6 +280,11 @@ impl Metrics {
             &self.schedule_created,
         ] {
             family.clear();
+        }
+        // A counter that first appears when it is one already has not grown, for whoever asks whether it did.
+        let namespaces = storages.iter().map(|storage| &storage.namespace);
+        for namespace in namespaces.chain(schedules.iter().map(|schedule| &schedule.namespace)) {
+            self.expect_backups(namespace);
         }
         for StorageState { namespace, name, ready, backups, stored_bytes } in storages {
             let of = of(&namespace, &name);
@@ -388,6 +401,28 @@ mod tests {
         assert_eq!(told, made, "docs/metrics.md has a row for each metric, with its type");
         let code = include_str!("metrics.rs").split("#[cfg(test)]").next().unwrap_or_default();
         assert_eq!(code.matches("own.register(").count(), made.len(), "one has no value here, and so was not compared");
+    }
+
+    #[test]
+    fn counters_of_a_namespace_are_there_before_anything_is_counted() {
+        let metrics = Metrics::new();
+        metrics.look_with(|| {
+            let (namespace, name) = ("shop".to_owned(), "bucket".to_owned());
+            let storage = StorageState { namespace, name, ready: true, backups: 0, stored_bytes: 0 };
+            Watched { storages: vec![storage], schedules: vec![] }
+        });
+        let page = metrics.render();
+        for name in [
+            "stillframe_backups_total{namespace=\"shop\",result=\"failed\"}",
+            "stillframe_backups_total{namespace=\"shop\",result=\"succeeded\"}",
+            "stillframe_backup_data_left_behind_total{namespace=\"shop\"}",
+        ] {
+            assert_eq!(sample(&page, name).as_deref(), Some("0"), "{name}:\n{page}");
+        }
+        metrics.backup_failed("shop");
+        let page = metrics.render();
+        let failed = "stillframe_backups_total{namespace=\"shop\",result=\"failed\"}";
+        assert_eq!(sample(&page, failed).as_deref(), Some("1"), "{page}");
     }
 
     #[test]

@@ -52,6 +52,8 @@ fn values_that_make_no_sense_are_refused() -> Result<()> {
         ("metrics.alerts.backupAgeSeconds=1", "backupAgeSeconds"),
         ("unheardOf=1", "unheardOf"),
         ("serviceAccount.create=false", "serviceAccount.name is needed"),
+        ("metrics.enabled=false,metrics.serviceMonitor.enabled=true", "needs metrics.enabled"),
+        ("metrics.enabled=false,metrics.alerts.enabled=true", "needs metrics.enabled"),
     ] {
         let Err(why) = template(&[value])? else { anyhow::bail!("{value} was taken") };
         ensure!(why.contains(wanted), "{value}: {why}");
@@ -85,6 +87,8 @@ fn monitoring_is_there_when_it_is_on() -> Result<()> {
         |kind: &str| on.split("\n---\n").filter(|text| text.contains(&format!("kind: {kind}\n"))).collect::<Vec<_>>();
     let (monitors, rules) = (of("ServiceMonitor"), of("PrometheusRule"));
     ensure!(monitors.len() == 1 && monitors.iter().all(|text| text.contains("port: http, interval: ")), "{monitors:?}");
+    // Without it, "namespace" is the operator's own for every schedule, and one that works hides one that does not.
+    ensure!(monitors.iter().all(|text| text.contains("honorLabels: true")), "{monitors:?}");
     ensure!(rules.len() == 1, "{rules:?}");
     // Those that the page names are those that are rendered: a test of the metrics compares the two.
     let page = std::fs::read_to_string(format!("{ROOT}/docs/metrics.md"))?;

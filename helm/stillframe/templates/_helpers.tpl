@@ -28,4 +28,5 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{/* What the values name and this version of the operator does not have. */}}
 {{- define "stillframe.refusals" -}}
 {{- if and .Values.metrics.serviceMonitor.enabled (not .Values.metrics.enabled) }}{{ fail "metrics.serviceMonitor.enabled needs metrics.enabled" }}{{ end }}
+{{- if and .Values.metrics.alerts.enabled (not .Values.metrics.enabled) }}{{ fail "metrics.alerts.enabled needs metrics.enabled" }}{{ end }}
 {{- end }}

@@ -71,7 +71,8 @@ async fn look_at(storage: Arc<BackupStorage>, context: Arc<Context>) -> Result<A
     };
     match probed {
         Probed::Good { capabilities, content } => {
-            new.set_ready(capabilities, "written, read back and deleted as backups need it", at);
+            let said = probe::seen(storage.spec.access_mode, capabilities);
+            new.set_ready(capabilities, said, at);
             new.backup_count = None;
             new.stored_bytes = None;
             if let Some(content) = content {

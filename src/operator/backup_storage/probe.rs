@@ -57,6 +57,15 @@ pub(super) async fn look(access: &Access, mode: AccessMode) -> Probed {
     }
 }
 
+/// What a probe that passed has seen, for people.
+pub(super) fn seen(mode: AccessMode, capabilities: StorageCapabilities) -> &'static str {
+    match (mode, capabilities.delete) {
+        (AccessMode::ReadOnly, _) => "read as restores need it; nothing is written or deleted",
+        (_, true) => "written, read back and deleted as backups need it",
+        (_, false) => "written and read back as backups need it; nothing can be deleted, or not yet",
+    }
+}
+
 /// The engine's word for what a store can fail with.
 fn reason(error: &StoreError) -> &'static str {
     match tell(error).kind {
