@@ -185,10 +185,10 @@ kinds! {
     WrongKey = 24, "encryption.md", "no key given opens this backup",
         "give the key that the message names with --encryption-key-file";
     Protected = 25, "backups.md", "the backup is in use: running, pinned or needed by an increment",
-        "stillframe show names what holds it";
+        "the message says which; stillframe list shows pins, stillframe unpin takes one away";
     TargetNotEmpty = 26, "restore.md", "the target directory is not empty",
         "choose an empty directory; --overwrite-incomplete clears the remains of an interrupted restore, never a database";
-    TargetInUse = 27, "restore.md", "a server runs on the target directory",
+    TargetInUse = 27, "restore.md", "a server, or another restore, is at work on the target directory",
         "stop that server, or choose another directory";
     TargetTooSmall = 28, "restore.md", "the target has too little space",
         "make room, or choose another file system";

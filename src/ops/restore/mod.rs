@@ -31,9 +31,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::archive::ArchiveReader;
 use crate::archive::filetable::FileTable;
 use crate::archive::manifest::Manifest;
+use crate::archive::{ArchiveReader, AttemptId};
 use crate::innodb::ids::SpaceId;
 use crate::innodb::keyring::Keyring;
 use crate::innodb::lsn::Lsn;
@@ -90,10 +90,13 @@ pub async fn run(ctx: &Context, options: RestoreOptions) -> Result<RestoreReport
     let (recovery, passwords) = find_accounts(recovery, &options, &reader, &manifest, &table, keyring.as_ref()).await?;
     ctx.check()?;
 
+    // Much may have come to be while the redo was read.
+    layout.check_outside_is_free(options.overwrite_incomplete, &options.datadir)?;
     let marker = marker(&manifest, &layout);
     let replaces = replaces(&options);
     if replaces {
-        replace::give_up(&options.datadir, &marker)?;
+        // What it holds of files elsewhere is not known, so none of those is this restore's.
+        replace::give_up(&options.datadir, &Marker { external_files: Vec::new(), ..marker.clone() })?;
     }
     let target = Arc::new(Target::claim(&options.datadir, options.overwrite_incomplete || replaces, &marker)?);
     let written = {
@@ -296,6 +299,7 @@ fn marker(manifest: &Manifest, layout: &Layout) -> Marker {
                run stillframe restore again with --overwrite-incomplete"
             .to_owned(),
         external_files: layout.outside().map(PathBuf::from).collect(),
+        run: AttemptId::generate().as_str().to_owned(),
     }
 }
 
@@ -360,6 +364,7 @@ fn finish(ctx: &Context, target: &Target, layout: &Layout) -> Result<(), Error> 
     ctx.progress.step("sync");
     target.sync(layout.outside())?;
     ctx.check()?;
+    target.check_is_ours()?;
     redo::publish(target)
 }
 

@@ -13,12 +13,13 @@ use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::io;
 use std::num::NonZeroUsize;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Mutex, PoisonError};
 
+use rustix::fs::OFlags;
 use tokio_util::sync::CancellationToken;
 
 use crate::archive::PackRef;
@@ -232,6 +233,10 @@ impl Worker<'_> {
             shared.spaces.get(&space).ok_or_else(|| damaged(pack, &format!("holds pages of unknown space {space}")))?;
         let context = PageContext { space, flags: tally.flags, key: None };
         let size = tally.flags.physical_size().len();
+        if frame.unit_size != tally.flags.physical_size().bytes() {
+            let what = format!("space {space}: units of {} bytes, and pages of {size}", frame.unit_size);
+            return Err(damaged(pack, &what));
+        }
         // Taken out for as long as its pages are written by the rest of the worker.
         let mut recoverer = self.recoverer.take();
         if let Some(recoverer) = &mut recoverer {
@@ -372,7 +377,10 @@ impl OpenFiles {
             Some(0) => {}
             Some(index) => self.files.swap(0, index),
             None => {
-                let file = File::options().write(true).open(path).map_err(|error| io_error("open", path, error))?;
+                // As it was made here; a link that took its place is somebody else's doing.
+                let no_links = i32::try_from(OFlags::NOFOLLOW.bits()).unwrap_or(0);
+                let file = File::options().write(true).custom_flags(no_links).open(path);
+                let file = file.map_err(|error| io_error("open", path, error))?;
                 self.files.truncate(OPEN_FILES - 1);
                 self.files.push_front((path.to_path_buf(), file));
             }
@@ -430,7 +438,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let datadir = dir.path().join("data");
         let layout = Layout::plan(&table, &Placement::new(&datadir, &ExternalFiles::Keep)).unwrap();
-        let marker = Marker { backup: "b".into(), note: "n".into(), external_files: Vec::new() };
+        let marker = Marker { backup: "b".into(), note: "n".into(), external_files: Vec::new(), run: "r".into() };
         let target = Target::claim(&datadir, false, &marker).unwrap();
         layout.create_all(&target, &table).unwrap();
         write(&Context::silent(), &target, &reader, &table, &layout, None, NonZeroUsize::MIN)?;

@@ -17,7 +17,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use crate::archive::Location;
-use crate::archive::filetable::{FileTable, PieceEntry};
+use crate::archive::filetable::{FileTable, PieceEntry, StoredFileKind};
 use crate::innodb::ids::{PageNo, SpaceId};
 use crate::innodb::space::TablespaceFlags;
 use crate::ops::error::{Error, ErrorKind};
@@ -47,6 +47,19 @@ impl<'a> Placement<'a> {
             }
             Location::External(path) => self.place_external(Path::new(OsStr::from_bytes(path)), in_schema),
         }
+    }
+
+    /// Refuses to keep a file outside of the data directory that has not the name of one that servers keep there. Without keys,
+    /// whoever can write to the store can make a backup that names any place of the machine, as this process' user.
+    fn check_name(&self, location: &Location, is_such: impl Fn(&str) -> bool) -> Result<(), Error> {
+        let (Location::External(path), ExternalFiles::Keep) = (location, self.external) else { return Ok(()) };
+        let name = Path::new(OsStr::from_bytes(path)).file_name().and_then(OsStr::to_str).unwrap_or_default();
+        if is_such(name) {
+            return Ok(());
+        }
+        let message = format!("{} is not put back where it was: it has no usual name for such a file", printable(path));
+        Err(Error::new(ErrorKind::Preflight, message)
+            .advise("say where it is to go, with --external-files OLD=NEW, or choose inside"))
     }
 
     fn place_external(&self, path: &Path, in_schema: bool) -> Result<PathBuf, Error> {
@@ -106,6 +119,7 @@ impl Layout {
                 Error::new(ErrorKind::UnsupportedFormat, format!("space {}: {error}", entry.space)).caused_by(error)
             })?;
             let place = |piece: &PieceEntry| {
+                placement.check_name(&piece.location, |name| is_tablespace(entry.space, name))?;
                 // A table's own file is in its schema's directory, also where it was moved while the server was down.
                 let is_tables_own = !flags.is_shared() && piece.location.path().ends_with(b".ibd");
                 Ok(PiecePlace {
@@ -119,6 +133,8 @@ impl Layout {
             let _ = layout.spaces.insert(entry.space, pieces);
         }
         for file in &table.files {
+            let is_such = |name: &str| file.kind == StoredFileKind::BinlogTail && is_binlog(name);
+            placement.check_name(&file.location, is_such)?;
             layout.files.push(placement.place(&file.location, false)?);
         }
         for name in &table.directories {
@@ -241,6 +257,23 @@ pub fn external_directories<'p>(datadir: &Path, paths: impl Iterator<Item = &'p 
     outside.map(Path::to_path_buf).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
+/// Names that a tablespace's file has. Those of the system tablespace are free; this is the usual one.
+fn is_tablespace(space: SpaceId, name: &str) -> bool {
+    let ends = |suffix: &str| name.len() > suffix.len() && name.ends_with(suffix);
+    let numbered = |name: &str| name.ends_with(|last: char| last.is_ascii_digit());
+    match space {
+        SpaceId::SYSTEM => name.starts_with("ibdata") && numbered(name),
+        _ => ends(".ibd") || ends(".ibu") || (name.starts_with("undo_") && numbered(name)),
+    }
+}
+
+/// `binlog.000002`.
+fn is_binlog(name: &str) -> bool {
+    name.rsplit_once('.').is_some_and(|(base, number)| {
+        !base.is_empty() && number.len() >= 6 && number.bytes().all(|digit| digit.is_ascii_digit())
+    })
+}
+
 /// A stored path is input: it may name a place below a directory and nothing else.
 fn safe_relative(path: &Path) -> Result<&Path, Error> {
     let normal = path.components().all(|part| matches!(part, Component::Normal(_)));
@@ -318,6 +351,47 @@ mod tests {
         }
         assert!(rule.place(&external("relative"), true).is_err());
         assert!(rule.place(&external("/ssd/../etc/x"), true).is_err());
+    }
+
+    #[test]
+    fn only_what_servers_keep_elsewhere_is_put_back_there() {
+        let table = |space, path: &str| FileTable {
+            spaces: vec![crate::archive::filetable::SpaceEntry {
+                space: SpaceId(space),
+                flags: 0,
+                pages: 7,
+                pieces: vec![PieceEntry { location: external(path), first_page: PageNo(0), pages: 7 }],
+            }],
+            ..FileTable::default()
+        };
+        let file = |kind, path: &str| FileTable {
+            files: vec![crate::archive::filetable::FileEntry { number: 0, location: external(path), kind, bytes: 9 }],
+            ..FileTable::default()
+        };
+        let plan = |table: &FileTable, choice: &ExternalFiles| {
+            Layout::plan(table, &Placement::new(Path::new("/new"), choice)).map(drop).map_err(|error| error.kind)
+        };
+        let good = [
+            table(5, "/ssd/db/t#p#p0.ibd"),
+            table(7, "/ssd/more.ibu"),
+            table(0xFFFF_FFEF, "/ssd/undo_001"),
+            table(0, "/ssd/ibdata2"),
+            file(StoredFileKind::BinlogTail, "/logs/mysql-bin.000002"),
+        ];
+        for good in &good {
+            assert_eq!(plan(good, &ExternalFiles::Keep), Ok(()), "{good:?}");
+        }
+        let bad = [
+            table(5, "/home/dba/.ssh/authorized_keys"),
+            table(0, "/etc/cron.d/job1"),
+            table(0, "/ssd/sys1"),
+            file(StoredFileKind::BinlogTail, "/etc/cron.d/job"),
+            file(StoredFileKind::BufferPool, "/logs/binlog.000002"),
+        ];
+        for bad in &bad {
+            assert_eq!(plan(bad, &ExternalFiles::Keep), Err(ErrorKind::Preflight), "{bad:?}");
+            assert_eq!(plan(bad, &ExternalFiles::Inside), Ok(()), "{bad:?}");
+        }
     }
 
     #[test]

@@ -77,7 +77,7 @@ mod tests {
     use crate::ops::error::ErrorKind;
 
     fn marker() -> Marker {
-        Marker { backup: "b".into(), note: "n".into(), external_files: vec![] }
+        Marker { backup: "b".into(), note: "n".into(), external_files: vec![], run: "r".into() }
     }
 
     fn database(dir: &Path) {

@@ -4,14 +4,17 @@
 //!   always             innodb_page_size, lower_case_table_names, if they are not the server's defaults
 //!   system tablespace  innodb_data_file_path; innodb_data_home_dir where its files lie elsewhere
 //!   undo elsewhere     innodb_undo_directory        other files elsewhere   innodb_directories
+//!   the source had it elsewhere, and it is inside now    innodb_data_home_dir, innodb_undo_directory, log_bin: the places inside
+//!   redo               innodb_log_group_home_dir=./, where the source had it elsewhere: its log is restored inside
 //!   binary log         log_bin, log_bin_index, where name or place are not the server's defaults
 //! ```
-//! A directory that holds everything itself, with default settings, needs none.
+//! A directory that always held everything itself, with default settings, needs none.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use crate::archive::filetable::FileTable;
+use crate::archive::Location;
+use crate::archive::filetable::{FileEntry, FileTable, SpaceEntry, StoredFileKind};
 use crate::archive::manifest::Manifest;
 use crate::innodb::ids::{PageSize, SpaceId};
 
@@ -46,6 +49,7 @@ pub fn needed(manifest: &Manifest, table: &FileTable, layout: &Layout, datadir: 
             }
         }
     }
+    moved_inside(manifest, table, layout, datadir, &mut settings);
     settings.extend(undo.iter().map(|dir| format!("innodb_undo_directory={}", dir.display())));
     if !others.is_empty() {
         let list: Vec<String> = others.iter().map(|dir| dir.display().to_string()).collect();
@@ -55,16 +59,44 @@ pub fn needed(manifest: &Manifest, table: &FileTable, layout: &Layout, datadir: 
     settings
 }
 
+/// Directories that the source had elsewhere, and that are below the data directory now. A server with the source's own
+/// settings would look, or write, where nothing was restored.
+fn moved_inside(manifest: &Manifest, table: &FileTable, layout: &Layout, datadir: &Path, settings: &mut Vec<String>) {
+    let came_inside = |entry: &&SpaceEntry| {
+        let was_elsewhere = entry.pieces.iter().any(|piece| matches!(piece.location, Location::External(_)));
+        was_elsewhere && layout.pieces(entry.space).all(|path| path.starts_with(datadir))
+    };
+    let is_undo = |entry: &SpaceEntry| {
+        let mut names = layout.pieces(entry.space).filter_map(|path| path.file_name()?.to_str());
+        names.any(|name| matches!(name, "undo_001" | "undo_002"))
+    };
+    let moved: Vec<&SpaceEntry> = table.spaces.iter().filter(came_inside).collect();
+    if moved.iter().any(|entry| entry.space == SpaceId::SYSTEM) {
+        settings.push("innodb_data_home_dir=./".to_owned());
+    }
+    if moved.iter().any(|entry| is_undo(entry)) {
+        settings.push("innodb_undo_directory=./".to_owned());
+    }
+    let redo = manifest.server.settings.get("innodb_log_group_home_dir").map_or("./", String::as_str);
+    if !matches!(redo, "" | "." | "./") {
+        settings.push("innodb_log_group_home_dir=./".to_owned());
+    }
+}
+
 /// A server that does not find the binlog of the backup would roll back what is committed in it.
 fn binlog(manifest: &Manifest, table: &FileTable, layout: &Layout, datadir: &Path, settings: &mut Vec<String>) {
     let Some(path) = files::binlog(table, layout) else { return };
+    let of_tail = |file: &&FileEntry| file.kind == StoredFileKind::BinlogTail;
+    let moved = table.files.iter().find(of_tail).is_some_and(|file| matches!(file.location, Location::External(_)));
+    // Relative to the data directory, wherever a server sees that.
+    let shown = |path: &Path| path.strip_prefix(datadir).unwrap_or(path).display().to_string();
     let base = path.with_extension("");
-    if base != datadir.join("binlog") {
-        settings.push(format!("log_bin={}", base.display()));
+    if moved || base != datadir.join("binlog") {
+        settings.push(format!("log_bin={}", shown(&base)));
     }
     let index = files::index_path(manifest, path);
     if index != path.with_extension("index") {
-        settings.push(format!("log_bin_index={}", index.display()));
+        settings.push(format!("log_bin_index={}", shown(&index)));
     }
 }
 
@@ -107,8 +139,8 @@ fn system_tablespace(manifest: &Manifest, layout: &Layout, datadir: &Path, setti
 mod tests {
     use super::super::placement::Placement;
     use super::*;
-    use crate::archive::filetable::{FileEntry, PieceEntry, SpaceEntry, StoredFileKind};
-    use crate::archive::{BackupId, Location};
+    use crate::archive::BackupId;
+    use crate::archive::filetable::PieceEntry;
     use crate::innodb::ids::PageNo;
     use crate::ops::handmade;
     use crate::ops::options::ExternalFiles;
@@ -142,13 +174,21 @@ mod tests {
         table: &str,
         binlog: &str,
     ) -> Vec<String> {
+        placed(change, (system, undo, table, binlog), &ExternalFiles::Keep)
+    }
+
+    fn placed(
+        change: impl FnOnce(&mut Manifest),
+        (system, undo, table, binlog): (&[&str], &str, &str, &str),
+        external: &ExternalFiles,
+    ) -> Vec<String> {
         let (_, mut manifest) = handmade::archive(&[handmade::page(0)], &handmade::redo());
         manifest.server.settings.clear();
         change(&mut manifest);
         let file = FileEntry { number: 0, location: place(binlog), kind: StoredFileKind::BinlogTail, bytes: 158 };
         let spaces = vec![space(0, 0x4800, system), space(0xFFFF_FFEF, 0, &[undo]), space(5, 0x4421, &[table])];
         let files = FileTable { spaces, files: vec![file], ..FileTable::default() };
-        let layout = Layout::plan(&files, &Placement::new(Path::new("/new"), &ExternalFiles::Keep)).unwrap();
+        let layout = Layout::plan(&files, &Placement::new(Path::new("/new"), external)).unwrap();
         needed(&manifest, &files, &layout, Path::new("/new"))
     }
 
@@ -183,10 +223,10 @@ mod tests {
             needs(files, &["sys1", "sys2"], undo, table, binlog),
             ["innodb_data_file_path=sys1:12M;sys2:8M:autoextend"]
         );
-        let files = set("innodb_data_file_path", "sys1:12M;sys2:8M:autoextend");
+        let files = set("innodb_data_file_path", "ibdata1:12M;ibdata2:8M:autoextend");
         assert_eq!(
-            needs(files, &["/ssd/sys1", "/hdd/sys2"], undo, table, binlog),
-            ["innodb_data_home_dir=", "innodb_data_file_path=/ssd/sys1:12M;/hdd/sys2:8M:autoextend"]
+            needs(files, &["/ssd/ibdata1", "/hdd/ibdata2"], undo, table, binlog),
+            ["innodb_data_home_dir=", "innodb_data_file_path=/ssd/ibdata1:12M;/hdd/ibdata2:8M:autoextend"]
         );
     }
 
@@ -194,12 +234,25 @@ mod tests {
     fn a_binary_log_of_another_name_or_place_is_named() {
         let (system, undo, table, _) = USUAL;
         assert_eq!(needs(|_| {}, system, undo, table, "/logs/binlog.000002"), ["log_bin=/logs/binlog"]);
-        assert_eq!(needs(|_| {}, system, undo, table, "db-bin.000002"), ["log_bin=/new/db-bin"]);
+        assert_eq!(needs(|_| {}, system, undo, table, "db-bin.000002"), ["log_bin=db-bin"]);
         let index = set("log_bin_index", "/logs/all-of-them.index");
         assert_eq!(
             needs(index, system, undo, table, "/logs/binlog.000002"),
             ["log_bin=/logs/binlog", "log_bin_index=/logs/all-of-them.index"]
         );
+    }
+
+    #[test]
+    fn what_was_elsewhere_and_is_inside_now_must_be_said_to_a_server_with_the_old_settings() {
+        let places: (&[&str], &str, &str, &str) =
+            (&["/sys/ibdata1"], "/undo/undo_001", "/ssd/db/t.ibd", "/logs/binlog.000002");
+        let redo = set("innodb_log_group_home_dir", "/redo");
+        assert_eq!(
+            placed(redo, places, &ExternalFiles::Inside),
+            ["innodb_data_home_dir=./", "innodb_undo_directory=./", "innodb_log_group_home_dir=./", "log_bin=binlog"]
+        );
+        let redo = set("innodb_log_group_home_dir", "./");
+        assert_eq!(placed(redo, USUAL, &ExternalFiles::Inside), [""; 0]);
     }
 
     #[test]

@@ -6,7 +6,10 @@
 //!                        └─ killed here: no server starts (no #innodb_redo), none initialises (not empty),
 //!                           and only --overwrite-incomplete cleans it
 //! ```
-//! Owns the marker file and the refusals; writes nothing else.
+//! While it is filled, its directory is locked (`flock`), so that a second restore does not take it for remains. Where locks do
+//! not reach, on a network file system, the marker names the run: it is looked at again before anything is final.
+//!
+//! Owns the marker file, the lock and the refusals; writes nothing else.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -15,6 +18,8 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use rustix::fs::{FlockOperation, OFlags};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::ops::error::{Error, ErrorKind};
@@ -44,6 +49,9 @@ pub struct Marker {
     pub note: String,
     /// Files outside the data directory that the restore creates: absolute paths, lossy where not UTF-8.
     pub external_files: Vec<PathBuf>,
+    /// Which run of a restore this is.
+    #[serde(default)]
+    pub run: String,
 }
 
 /// A checked target, marked as incomplete.
@@ -51,6 +59,11 @@ pub struct Marker {
 pub struct Target {
     datadir: PathBuf,
     owner: Option<(u32, u32)>,
+    /// The directory, open and locked.
+    _lock: File,
+    marker: Marker,
+    /// Files that were made outside of it.
+    made_outside: Mutex<Vec<PathBuf>>,
     /// Something open on each file system that is written to, by its number: open since before the first byte, so that the
     /// sync at the end tells of every write that failed, also where somebody else's sync was told of it meanwhile.
     file_systems: Mutex<BTreeMap<u64, File>>,
@@ -90,10 +103,17 @@ impl Target {
     /// Checks the target again, removes the remains of an interrupted restore where that was asked for, and
     /// writes the marker, durably, before anything else.
     pub fn claim(datadir: &Path, overwrite_incomplete: bool, marker: &Marker) -> Result<Self, Error> {
-        Self::check(datadir, overwrite_incomplete)?;
         create_dir_all(datadir, DIRECTORY_MODE).map_err(local_io)?;
-        let owner = inherited_owner(datadir)?;
-        let target = Self { datadir: datadir.to_path_buf(), owner, file_systems: Mutex::default() };
+        let lock = lock(datadir)?;
+        Self::check(datadir, overwrite_incomplete)?;
+        let target = Self {
+            datadir: datadir.to_path_buf(),
+            owner: inherited_owner(datadir)?,
+            _lock: lock,
+            marker: marker.clone(),
+            made_outside: Mutex::default(),
+            file_systems: Mutex::default(),
+        };
         target.watch(File::open(datadir).map_err(|error| io_error("open", datadir, error))?, datadir)?;
         target.clean_remains()?;
         target.mark(marker)?;
@@ -117,15 +137,38 @@ impl Target {
         if let Some(parent) = path.parent() {
             self.create_dir(parent)?;
         }
-        let file = File::options()
-            .write(true)
-            .create_new(true)
-            .mode(FILE_MODE)
-            .open(path)
-            .map_err(|error| io_error("create", path, error))?;
+        let created = File::options().write(true).create_new(true).mode(FILE_MODE).open(path);
+        let file = match created {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                self.disown_outside()?;
+                return Err(io_error("create", path, error));
+            }
+            created => created.map_err(|error| io_error("create", path, error))?,
+        };
+        if !path.starts_with(&self.datadir) {
+            self.made_outside.lock().unwrap_or_else(PoisonError::into_inner).push(path.to_path_buf());
+        }
         file.set_len(bytes).map_err(|error| io_error("set the size of", path, error))?;
-        self.watch(file, path)?;
-        self.give(path)
+        self.give_open(&file, path)?;
+        self.watch(file, path)
+    }
+
+    /// A file is there that this run did not make: from now on the marker names only those that it did, or the next run would
+    /// remove somebody else's.
+    fn disown_outside(&self) -> Result<(), Error> {
+        let made = self.made_outside.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.mark(&Marker { external_files: made, ..self.marker.clone() })
+    }
+
+    /// Refuses to go on where another run has taken the directory over.
+    pub fn check_is_ours(&self) -> Result<(), Error> {
+        let path = self.datadir.join(MARKER);
+        let bytes = fs::read(&path).map_err(|error| io_error("read", &path, error))?;
+        if serde_json::from_slice::<Marker>(&bytes).is_ok_and(|found| found.run == self.marker.run) {
+            return Ok(());
+        }
+        let message = format!("another restore has taken {} over meanwhile", self.datadir.display());
+        Err(Error::new(ErrorKind::TargetInUse, message))
     }
 
     /// Keeps a file open where it is the first one of its file system.
@@ -137,11 +180,13 @@ impl Target {
 
     /// Makes everything that was written durable: on the data directory's file system and those of `outside` files.
     pub fn sync<'a>(&'a self, mut outside: impl Iterator<Item = &'a Path>) -> Result<(), Error> {
+        let mut told = sync_tells_of_failures(&rustix::system::uname().release().to_string_lossy());
         for file in self.file_systems.lock().unwrap_or_else(PoisonError::into_inner).values() {
-            let failed = |error: rustix::io::Errno| io_error("sync the file systems of", &self.datadir, error.into());
+            told &= !is_fuse(file);
+            let failed = |error: Errno| io_error("sync the file systems of", &self.datadir, error.into());
             rustix::fs::syncfs(file).map_err(failed)?;
         }
-        if !sync_tells_of_failures(&rustix::system::uname().release().to_string_lossy()) {
+        if !told {
             // All is written: each file only says whether that went well.
             let _ = sync_files_below(&self.datadir).map_err(local_io)?;
             outside.try_for_each(sync_file).map_err(local_io)?;
@@ -152,6 +197,7 @@ impl Target {
     /// Removes the marker: from here on the directory is a database. Everything else must be durable by now. Before that
     /// it leaves a receipt, where somebody may ask for one.
     pub fn complete(&self, receipt: Option<&str>) -> Result<(), Error> {
+        self.check_is_ours()?;
         if let Some(receipt) = receipt {
             create_durable(&self.datadir.join(RECEIPT), receipt.as_bytes(), FILE_MODE).map_err(local_io)?;
         }
@@ -200,14 +246,23 @@ impl Target {
     /// Gives `path` to the target's owner, where there is one to give it to.
     pub fn give(&self, path: &Path) -> Result<(), Error> {
         let Some((uid, gid)) = self.owner else { return Ok(()) };
-        std::os::unix::fs::chown(path, Some(uid), Some(gid))
+        // Of a link itself, not of what it leads to: the directory's owner could have put one there.
+        std::os::unix::fs::lchown(path, Some(uid), Some(gid))
+            .map_err(|error| io_error("change the owner of", path, error))
+    }
+
+    fn give_open(&self, file: &File, path: &Path) -> Result<(), Error> {
+        let Some((uid, gid)) = self.owner else { return Ok(()) };
+        std::os::unix::fs::fchown(file, Some(uid), Some(gid))
             .map_err(|error| io_error("change the owner of", path, error))
     }
 
     /// Creates the directory `path` with its parents, mode 0750 and the target's owner, as the server does.
     pub fn create_dir(&self, path: &Path) -> Result<(), Error> {
         if path.is_dir() {
-            return Ok(());
+            // Above the data directory, links are the owner's of the machine.
+            let below = path.starts_with(&self.datadir) && path != self.datadir;
+            return if below { open_directory(path).map(drop) } else { Ok(()) };
         }
         if let Some(parent) = path.parent() {
             self.create_dir(parent)?;
@@ -217,10 +272,40 @@ impl Target {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
             Err(error) => return Err(io_error("create", path, error)),
         }
-        fs::set_permissions(path, fs::Permissions::from_mode(DIRECTORY_MODE))
+        let made = open_directory(path)?;
+        made.set_permissions(fs::Permissions::from_mode(DIRECTORY_MODE))
             .map_err(|error| io_error("set the mode of", path, error))?;
-        self.give(path)
+        self.give_open(&made, path)
     }
+}
+
+/// Opens a directory that is no link.
+fn open_directory(path: &Path) -> Result<File, Error> {
+    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW;
+    let mut options = File::options();
+    options.read(true).custom_flags(i32::try_from(flags.bits()).unwrap_or(0));
+    options.open(path).map_err(|error| io_error("open", path, error))
+}
+
+/// Opens a directory and locks it for as long as it stays open.
+fn lock(datadir: &Path) -> Result<File, Error> {
+    let file = File::open(datadir).map_err(|error| io_error("open", datadir, error))?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Err(Errno::WOULDBLOCK) => {
+            let message = format!("another restore fills {} right now", datadir.display());
+            Err(Error::new(ErrorKind::TargetInUse, message).advise("wait for it, or choose another directory"))
+        }
+        // Not every file system locks directories; there the marker has to do.
+        Ok(()) | Err(_) => Ok(file),
+    }
+}
+
+/// The number of FUSE among file systems (Linux, `statfs(2)`).
+const FUSE: u64 = 0x6573_5546;
+
+/// A sync of such a file system reaches its server only file by file.
+fn is_fuse(file: &File) -> bool {
+    rustix::fs::fstatfs(file).is_ok_and(|found| u64::try_from(found.f_type) == Ok(FUSE))
 }
 
 /// Files outside of the data directory that an interrupted restore of this user says are its own. Whoever owns the
@@ -271,15 +356,16 @@ fn remove_if_there(path: &Path) -> Result<(), Error> {
     }
 }
 
-/// A server holds a write lock on its system tablespace for as long as it runs.
+/// A server holds a write lock on each of its tablespaces for as long as it runs. The first one may lie elsewhere, or have
+/// another name; the dictionary's never does.
 pub fn refuse_running_server(datadir: &Path) -> Result<(), Error> {
-    refuse_locked(&datadir.join("ibdata1"))
+    ["ibdata1", "mysql.ibd"].iter().try_for_each(|name| refuse_locked(&datadir.join(name)))
 }
 
 /// A server locks every tablespace file that it has open.
 fn refuse_locked(path: &Path) -> Result<(), Error> {
     let Ok(file) = File::options().read(true).write(true).open(path) else { return Ok(()) };
-    if rustix::fs::fcntl_lock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_ok() {
+    if rustix::fs::fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
         return Ok(());
     }
     let message = format!("a running server holds {}: stop it first", path.display());
@@ -296,86 +382,5 @@ fn inherited_owner(datadir: &Path) -> Result<Option<(u32, u32)>, Error> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn marker(external: Vec<PathBuf>) -> Marker {
-        Marker { backup: "b".into(), note: "n".into(), external_files: external }
-    }
-
-    #[test]
-    fn foreign_files_are_never_touched() {
-        let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join("precious"), b"x").unwrap();
-        let refused = Target::claim(dir.path(), true, &marker(vec![])).unwrap_err();
-        assert_eq!(refused.kind, ErrorKind::TargetNotEmpty);
-        assert!(dir.path().join("precious").exists());
-        assert!(!dir.path().join(MARKER).exists());
-    }
-
-    #[test]
-    fn remains_need_the_option_and_take_their_external_files_along() {
-        let dir = tempfile::tempdir().unwrap();
-        let elsewhere = tempfile::tempdir().unwrap();
-        let external = elsewhere.path().join("t.ibd");
-        let datadir = dir.path().join("data");
-        let target = Target::claim(&datadir, false, &marker(vec![external.clone()])).unwrap();
-        fs::write(target.datadir().join("ibdata1"), b"half").unwrap();
-        fs::write(&external, b"half").unwrap();
-        drop(target);
-
-        let refused = Target::claim(&datadir, false, &marker(vec![])).unwrap_err();
-        assert_eq!(refused.kind, ErrorKind::TargetNotEmpty);
-        assert!(refused.to_string().contains("--overwrite-incomplete"));
-
-        let target = Target::claim(&datadir, true, &marker(vec![])).unwrap();
-        assert!(!target.datadir().join("ibdata1").exists());
-        assert!(!external.exists());
-        target.complete(None).unwrap();
-        assert!(!datadir.join(MARKER).exists());
-    }
-
-    #[test]
-    fn older_systems_do_not_tell_of_writes_that_failed() {
-        for (release, tells) in [
-            ("4.18.0-553.el8_10.x86_64", false),
-            ("5.7.19", false),
-            ("5.8.0-rc1", true),
-            ("5.15.0-113-generic", true),
-            ("6.1.0-18-amd64", true),
-            ("10.0", true),
-            ("", false),
-        ] {
-            assert_eq!(sync_tells_of_failures(release), tells, "{release}");
-        }
-    }
-
-    #[test]
-    fn every_file_system_that_is_written_to_is_watched_from_the_start() {
-        let dir = tempfile::tempdir().unwrap();
-        let target = Target::claim(&dir.path().join("data"), false, &marker(vec![])).unwrap();
-        let watched = |target: &Target| target.file_systems.lock().unwrap().keys().copied().collect::<Vec<_>>();
-        let device = fs::metadata(target.datadir()).unwrap().dev();
-        assert_eq!(watched(&target), [device]);
-        target.create_file(&target.datadir().join("db/t.ibd"), 16384).unwrap();
-        assert_eq!(watched(&target), [device], "one of each is enough");
-        target.watch(File::open("/proc/self/status").unwrap(), Path::new("status")).unwrap();
-        assert_eq!(watched(&target).len(), 2);
-    }
-
-    #[test]
-    fn a_marker_that_is_a_link_names_no_files_to_remove() {
-        let (dir, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let precious = elsewhere.path().join("precious");
-        fs::write(&precious, b"x").unwrap();
-        let planted = elsewhere.path().join("planted");
-        fs::write(&planted, serde_json::to_vec(&marker(vec![precious.clone()])).unwrap()).unwrap();
-        std::os::unix::fs::symlink(&planted, dir.path().join(MARKER)).unwrap();
-        assert!(marked_files(dir.path()).is_empty());
-        let before = fs::read(&planted).unwrap();
-        Target::claim(dir.path(), true, &marker(vec![])).unwrap();
-        assert!(precious.exists());
-        assert_eq!(fs::read(&planted).unwrap(), before, "it is not written through");
-        assert!(!dir.path().join(MARKER).is_symlink());
-    }
-}
+#[path = "target_tests.rs"]
+mod tests;
