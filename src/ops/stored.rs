@@ -76,7 +76,8 @@ impl Found {
     }
 
     async fn wrapped_key(&self, key_id: &String) -> Result<Vec<WrappedKey>, Error> {
-        let found = self.repository.read_keys(&self.manifest.id, std::slice::from_ref(key_id)).await?;
+        let found =
+            self.repository.read_keys(&self.manifest.id, &self.manifest.attempt, std::slice::from_ref(key_id)).await?;
         found.iter().map(|bytes| Ok(WrappedKey::decode(bytes)?)).collect()
     }
 }

@@ -123,7 +123,7 @@ async fn with_lost_keys(mut findings: Findings, found: &stored::Found) -> Result
         if lost.error.kind != ErrorKind::DamagedBackup {
             return Err(lost.error);
         }
-        findings.problem(&format!("keys/{}.json", lost.key_id), lost.error.to_string());
+        findings.problem(&format!("keys/{}/{}.json", found.manifest.attempt, lost.key_id), lost.error.to_string());
     }
     Ok(findings)
 }

@@ -9,7 +9,8 @@
 //!                        /tombstone.json     beside a commit: being deleted
 //!                        /marks.json         pinned, wanted until
 //!                        /lease.json         a run is at work
-//!                        /keys/<key id>.json the data key, wrapped for one recipient
+//!                        /keys/<attempt>/<key id>.json   the data key, wrapped for one recipient
+//!                        /keys/<key id>.json             likewise, of backups before 0.1
 //!                        /data/<attempt>/<object>
 //! ```
 
@@ -83,7 +84,12 @@ impl Layout {
         self.backup(id).join("keys")
     }
 
-    pub(super) fn key(&self, id: &BackupId, key_id: &str) -> Path {
+    pub(super) fn key(&self, id: &BackupId, attempt: &AttemptId, key_id: &str) -> Path {
+        self.keys(id).join(attempt.as_str()).join(format!("{key_id}.json"))
+    }
+
+    /// Where it was before each attempt had its own.
+    pub(super) fn old_key(&self, id: &BackupId, key_id: &str) -> Path {
         self.keys(id).join(format!("{key_id}.json"))
     }
 
@@ -137,7 +143,8 @@ mod tests {
         let attempt: AttemptId = "0123456789abcdef".parse().unwrap();
         let folder = "a/b/backups/n.x-20260314T150926Z-1a2b3c4d";
         assert_eq!(layout.manifest(&id).as_ref(), format!("{folder}/manifest.json"));
-        assert_eq!(layout.key(&id, "00ff").as_ref(), format!("{folder}/keys/00ff.json"));
+        assert_eq!(layout.key(&id, &attempt, "00ff").as_ref(), format!("{folder}/keys/0123456789abcdef/00ff.json"));
+        assert_eq!(layout.old_key(&id, "00ff").as_ref(), format!("{folder}/keys/00ff.json"));
         let object = layout.object(&id, &attempt, "pack-000001");
         assert_eq!(object.as_ref(), format!("{folder}/data/0123456789abcdef/pack-000001"));
         assert_eq!(Layout::new(Path::default()).repository().as_ref(), "stillframe-repository.json");

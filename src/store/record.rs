@@ -79,6 +79,9 @@ pub(super) struct OpenUpload {
 pub(super) struct Tombstone {
     #[serde(rename = "tombstone")]
     dead: bool,
+    /// Beside a manifest: nothing speaks against it, and nobody takes it back any more.
+    #[serde(default, rename = "final", skip_serializing_if = "std::ops::Not::not")]
+    last: bool,
     id: BackupId,
     /// Why: "deleted", "stale" or "abandoned".
     reason: String,
@@ -89,12 +92,22 @@ pub(super) struct Tombstone {
 impl Tombstone {
     pub(super) fn new(id: &BackupId, reason: &str, time: Timestamp) -> Self {
         let nonce = AttemptId::generate().to_string();
-        Self { dead: true, id: id.clone(), reason: reason.to_owned(), time, nonce }
+        Self { dead: true, last: false, id: id.clone(), reason: reason.to_owned(), time, nonce }
     }
 
     /// What a tombstone beside a manifest becomes when the deletion found the backup in use.
     pub(super) fn withdrawn(id: &BackupId, time: Timestamp) -> Self {
         Self { dead: false, ..Self::new(id, "withdrawn", time) }
+    }
+
+    /// What a tombstone beside a manifest becomes when nothing was found that speaks against the deletion.
+    pub(super) fn last(id: &BackupId, time: Timestamp) -> Self {
+        Self { last: true, ..Self::new(id, "deleted", time) }
+    }
+
+    /// Whether these bytes are those of a deletion that nobody takes back any more.
+    pub(super) fn is_last(bytes: &[u8]) -> bool {
+        serde_json::from_slice::<Self>(bytes).is_ok_and(|found| found.dead && found.last)
     }
 
     /// Whether these bytes, found beside a manifest, condemn it. What cannot be read does: a tombstone once was there.

@@ -1,15 +1,15 @@
 //! Taking backups away, so that nothing half-deleted can be taken for a backup and nothing in use goes.
 //!
 //! ```text
-//!   complete backup:   tombstone.json beside ► pinned? children? ► tombstone over the manifest ► data, keys, marks, lease
-//!                             │ yes: withdrawn, Pinned, Protected   (from here there is no way back)
+//!   complete backup:   tombstone.json beside ► pinned? children? ► it is final ► tombstone over the manifest ► data, keys, …
+//!                                                  │ yes: withdrawn, Pinned, Protected     (from here there is no way back)
 //!   dead run:          lease expired? ► tombstone at the manifest's key ► data, keys, lease
 //! ```
 //!
 //! The tombstone at the manifest's key stays for good: a stopped process may wake up at any time and try to commit.
 //! A run that builds on a backup writes its lease first and then looks for a tombstone; a deletion writes the
 //! tombstone first and then looks for leases. So at least one of the two sees the other. The tombstone beside is
-//! taken and withdrawn only by compare-and-swap, so that no deletion rests on what another one withdrew.
+//! taken, withdrawn and made final only by compare-and-swap, so that no deletion rests on what another one withdrew.
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
@@ -35,6 +35,14 @@ pub enum Removal {
     Removed,
     /// The store keeps it: deleting (or listing, without which nothing is found) is not allowed.
     Retained,
+}
+
+/// A tombstone beside a manifest.
+enum Condemned {
+    /// This deletion's own; something may speak against it yet.
+    Now(Version),
+    /// That of a deletion for which all was looked at, and which only was not carried out yet.
+    Before,
 }
 
 impl Repository {
@@ -98,25 +106,33 @@ impl Repository {
     }
 
     async fn delete_complete(&self, id: &BackupId) -> Result<Removal, StoreError> {
-        let others = match self.ids().await {
-            Ok(ids) => ids,
+        match self.ids().await {
+            Ok(_) => {}
             // Whoever builds on it cannot be found, nor its objects: it stays whole.
             Err(StoreError::Denied { .. }) => return Ok(Removal::Retained),
             Err(error) => return Err(error),
-        };
+        }
         let version = match self.condemn(id).await {
             Ok(version) => version,
             Err(StoreError::Denied { .. }) => return Ok(Removal::Retained),
             Err(error) => return Err(error),
         };
-        // A pin that was set before the tombstone is seen here; one that is set after it finds the tombstone.
-        if let Some(pinned) = self.pin(id).await? {
-            self.withdraw(id, &version).await?;
-            return Err(pinned);
-        }
-        if let Some(child) = self.find_child(id, others).await? {
-            self.withdraw(id, &version).await?;
-            return Err(StoreError::Protected { id: id.clone(), why: format!("backup {child} builds on it") });
+        if let Condemned::Now(version) = &version {
+            // A pin that was set before the tombstone is seen here; one that is set after it finds the tombstone.
+            if let Some(pinned) = self.pin(id).await? {
+                self.withdraw(id, version).await?;
+                return Err(pinned);
+            }
+            // Listed after the tombstone: a run that is not in this list finds the tombstone.
+            let others = self.ids().await?;
+            if let Some(child) = self.find_child(id, others).await? {
+                self.withdraw(id, version).await?;
+                return Err(StoreError::Protected { id: id.clone(), why: format!("backup {child} builds on it") });
+            }
+            match self.make_last(id, version).await {
+                Err(StoreError::Denied { .. }) => return Ok(Removal::Retained),
+                made => made?,
+            }
         }
         let tombstone = encode(&Tombstone::new(id, "deleted", clock::now()));
         match self.client.put(&self.layout.manifest(id), tombstone.into(), &self.client.first()).await {
@@ -126,23 +142,44 @@ impl Repository {
         }
     }
 
+    /// From here on this deletion is carried out by whoever comes to it. Fails where another one took the tombstone over: that
+    /// one may take it back, or has, and whoever pinned the backup since then was told that it stays.
+    async fn make_last(&self, id: &BackupId, version: &Version) -> Result<(), StoreError> {
+        let last = Bytes::from(encode(&Tombstone::last(id, clock::now())));
+        match self.client.swap(&self.layout.tombstone(id), version, last.clone(), &self.client.first()).await {
+            Ok(_) => Ok(()),
+            // A store without compare-and-swap: nobody takes anything over there.
+            Err(failed) if failed.is(Class::Unsupported) => Ok(()),
+            Err(failed) => match self.client.get(&self.layout.tombstone(id), &self.client.first()).await {
+                // An answer that was lost, or another one's word to the same end.
+                Ok(found) if Tombstone::is_last(&found.bytes) => Ok(()),
+                _ if failed.is(Class::Changed) || failed.is(Class::Missing) => {
+                    let why = "another deletion of it is at work".to_owned();
+                    Err(StoreError::Protected { id: id.clone(), why })
+                }
+                _ => Err(failed.into()),
+            },
+        }
+    }
+
     /// Puts this deletion's own tombstone beside the manifest.
-    async fn condemn(&self, id: &BackupId) -> Result<Version, StoreError> {
+    async fn condemn(&self, id: &BackupId) -> Result<Condemned, StoreError> {
         let (key, patience) = (self.layout.tombstone(id), self.client.first());
         let mine = Bytes::from(encode(&Tombstone::new(id, "deleted", clock::now())));
         let mut failed = match self.client.create(&key, mine.clone().into(), &patience).await {
-            Ok(version) => return Ok(version),
+            Ok(version) => return Ok(Condemned::Now(version)),
             Err(failed) => failed,
         };
         for _ in 0..SWAP_TRIES {
             let found = match self.client.get(&key, &patience).await {
-                Ok(found) if found.bytes == mine => return Ok(found.version),
+                Ok(found) if found.bytes == mine => return Ok(Condemned::Now(found.version)),
+                Ok(found) if Tombstone::is_last(&found.bytes) => return Ok(Condemned::Before),
                 Ok(found) => found,
                 Err(_) => break,
             };
             // That of a deletion that was interrupted, withdrawn, or is going on: now it is ours.
             match self.client.swap(&key, &found.version, mine.clone(), &patience).await {
-                Ok(version) => return Ok(version),
+                Ok(version) => return Ok(Condemned::Now(version)),
                 Err(changed) => failed = changed,
             }
         }

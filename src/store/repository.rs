@@ -183,12 +183,24 @@ impl Repository {
         Ok(record.bytes.into())
     }
 
-    /// The wrapped data keys for these key ids, which the manifest names. Needs no permission to list.
-    pub async fn read_keys(&self, id: &BackupId, key_ids: &[String]) -> Result<Vec<Vec<u8>>, StoreError> {
+    /// The wrapped data keys for these key ids, which the manifest names, as it does the attempt. Needs no permission to list.
+    pub async fn read_keys(
+        &self,
+        id: &BackupId,
+        attempt: &AttemptId,
+        key_ids: &[String],
+    ) -> Result<Vec<Vec<u8>>, StoreError> {
         let patience = self.client.first();
         let mut keys = Vec::with_capacity(key_ids.len());
         for key_id in key_ids {
-            keys.push(self.client.get(&self.layout.key(id, key_id), &patience).await?.bytes.into());
+            let found = match self.client.get(&self.layout.key(id, attempt, key_id), &patience).await {
+                // Without permission to list, a store may say "denied" of what is missing.
+                Err(failed) if failed.is(Class::Missing) || failed.is(Class::Denied) => {
+                    self.client.get(&self.layout.old_key(id, key_id), &patience).await
+                }
+                found => found,
+            };
+            keys.push(found?.bytes.into());
         }
         Ok(keys)
     }

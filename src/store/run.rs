@@ -225,17 +225,14 @@ impl Run {
 
     /// Stores a data key that is wrapped for one recipient.
     pub async fn put_key(&self, key_id: &str, bytes: Vec<u8>) -> Result<(), StoreError> {
-        let Shared { repository, id, cancel, .. } = &*self.shared;
-        let (key, bytes) = (repository.layout.key(id, key_id), Bytes::from(bytes));
+        let Shared { repository, id, attempt, cancel, .. } = &*self.shared;
+        // Below the attempt, as its data is: another one at this id has another data key, and may be the one that commits.
+        let (key, bytes) = (repository.layout.key(id, attempt, key_id), Bytes::from(bytes));
         self.shared.remember(key.clone());
         let patience = repository.client.steady(cancel);
         let Err(failed) = repository.client.create(&key, bytes.clone().into(), &patience).await else { return Ok(()) };
         match repository.client.get(&key, &patience).await {
             Ok(found) if found.bytes == bytes => Ok(()),
-            // Left by an attempt at this id that died before: its data key opens nothing that will be committed.
-            Ok(_) if failed.is(Class::Exists) => {
-                Ok(repository.client.put(&key, bytes.into(), &patience).await.map(drop)?)
-            }
             _ => Err(failed.into()),
         }
     }

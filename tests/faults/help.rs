@@ -185,7 +185,10 @@ impl Stored {
     }
 
     pub fn keys(&self) -> BTreeMap<String, PathBuf> {
-        files(&self.backup().join("keys"))
+        let keys = self.backup().join("keys");
+        // Without encryption there are none.
+        let attempt = std::fs::read_dir(keys).ok().and_then(|mut attempts| attempts.next());
+        attempt.map_or_else(BTreeMap::new, |attempt| files(&attempt.unwrap().path()))
     }
 
     fn backup(&self) -> PathBuf {

@@ -106,8 +106,11 @@ async fn commits_once(repository: &Repository) {
     run.commit(&bytes).await.unwrap();
     let other = AttemptId::generate();
     assert_eq!(repository.read_manifest(&id).await.unwrap(), bytes);
-    assert_eq!(repository.read_keys(&id, &["00ff00ff00ff00ff".to_owned()]).await.unwrap(), [b"{}"]);
-    assert!(matches!(repository.read_keys(&id, &["11".to_owned()]).await, Err(StoreError::Missing { .. })));
+    assert_eq!(repository.read_keys(&id, run.attempt(), &["00ff00ff00ff00ff".to_owned()]).await.unwrap(), [b"{}"]);
+    assert!(matches!(
+        repository.read_keys(&id, run.attempt(), &["11".to_owned()]).await,
+        Err(StoreError::Missing { .. })
+    ));
     run.finish().await;
     let again = repository.begin(&id, &other).await.map(|_| ());
     assert!(matches!(again, Err(StoreError::Committed { .. })), "{again:?}");

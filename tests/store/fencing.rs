@@ -65,6 +65,10 @@ async fn of_two_attempts_that_commit_at_once_exactly_one_wins() {
         let first = begin(&repository, &id).await;
         tokio::time::sleep(Duration::from_secs(4)).await;
         let second = begin(&repository, &id).await;
+        // Each has a data key of its own, whichever of them stores it last.
+        let key = ["00ff00ff00ff00ff".to_owned()];
+        first.put_key(&key[0], b"of the first".to_vec()).await.unwrap();
+        second.put_key(&key[0], b"of the second".to_vec()).await.unwrap();
         let (a, b) = (manifest(&id, first.attempt(), None), manifest(&id, second.attempt(), None));
         let (x, y) = tokio::join!(first.commit(&a), second.commit(&b));
         assert_eq!([x.is_ok(), y.is_ok()].iter().filter(|won| **won).count(), 1, "{x:?} {y:?}");
@@ -72,12 +76,16 @@ async fn of_two_attempts_that_commit_at_once_exactly_one_wins() {
         assert!(matches!(loser, Err(StoreError::Committed { .. })), "{loser:?}");
         assert_eq!(repository.read_manifest(&id).await.unwrap(), winner);
         // The loser's cleaning up leaves the winner's backup whole.
-        if matches!(loser, Err(StoreError::Committed { attempt, .. }) if attempt == *first.attempt()) {
+        let (attempt, opens) = if matches!(loser, Err(StoreError::Committed { attempt, .. }) if attempt == *first.attempt())
+        {
             second.abandon().await;
+            (first.attempt().clone(), b"of the first".to_vec())
         } else {
             first.abandon().await;
-        }
+            (second.attempt().clone(), b"of the second".to_vec())
+        };
         assert_eq!(repository.read_manifest(&id).await.unwrap(), winner);
+        assert_eq!(repository.read_keys(&id, &attempt, &key).await.unwrap(), [opens]);
     }
 }
 

@@ -102,6 +102,30 @@ async fn an_interrupted_deletion_is_taken_up_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_deletion_gives_way_to_one_that_found_a_pin_meanwhile() {
+    let faulty = Faulty::start().await;
+    let (id, other) = (id_at("wanted", 0), id_at("other", 1));
+    backup(&faulty.repository, &id, None).await;
+    backup(&faulty.repository, &other, None).await;
+    let bucket = faulty.server.bucket();
+    // It condemns the backup, sees no pin, and then takes long to find out that nobody builds on it.
+    let hits = faulty.proxy.fail(1, Fault::Hold, |request| request.method == "GET" && request.path.contains("/other-"));
+    let slow = {
+        let (repository, id) = (faulty.repository.clone(), id.clone());
+        tokio::spawn(async move { repository.delete(&id).await })
+    };
+    until("it waits", async || hits.count() == 1).await;
+    // Whoever pins it had looked for a tombstone before; and another deletion sees the pin.
+    std::fs::write(bucket.join(format!("p/backups/{id}/marks.json")), br#"{"pinned": true}"#).unwrap();
+    let quick = open(&faulty.server.url("p"), quick(StoreSettings::new(faulty.server.environment()))).await;
+    assert!(matches!(quick.delete(&id).await, Err(StoreError::Pinned { .. })));
+    faulty.proxy.heal();
+    let error = slow.await.unwrap().unwrap_err();
+    assert!(matches!(error, StoreError::Protected { .. } | StoreError::Pinned { .. }), "{error:?}");
+    assert!(matches!(quick.state(&id).await.unwrap(), Some(BackupState::Complete { .. })), "it was promised to stay");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_killed_runs_uploads_are_aborted() {
     let faulty = Faulty::start().await;
     let id = id_at("killed", 0);
