@@ -248,6 +248,8 @@ struct Follow {
     filling: Option<Filling>,
     /// Closed, and not in the queue yet.
     closed: VecDeque<Closed>,
+    /// Memory for the next segment.
+    spare: Option<Vec<u8>>,
     torn_since: Option<Instant>,
     read_bytes: usize,
     /// Where it last came to the log's end.
@@ -282,6 +284,7 @@ impl Follow {
             file,
             filling: None,
             closed: VecDeque::new(),
+            spare: None,
             torn_since: None,
             read_bytes: LEAST_READ_BYTES,
             caught_up: None,
@@ -334,7 +337,8 @@ impl Follow {
         let mut filling = if let Some(filling) = self.filling.take() {
             filling
         } else {
-            let spare = self.shared.queue_if_free().and_then(|mut queue| queue.take_spare());
+            let spare = self.spare.take();
+            let spare = spare.or_else(|| self.shared.queue_if_free().and_then(|mut queue| queue.take_spare()));
             Filling::new(self.at, spare)
         };
         let left = usize::try_from(end_of_file.saturating_since(self.at)).unwrap_or(usize::MAX);
@@ -419,7 +423,10 @@ impl Follow {
         let Some(filling) = self.filling.take().filter(|filling| !filling.is_empty()) else { return Ok(()) };
         // Only others take from the queue meanwhile: what has room now has room then.
         let has_room = self.closed.is_empty() && self.shared.queue_if_free().is_some_and(|queue| queue.has_room());
-        self.closed.push_back(filling.close(end, has_room, &self.options.spool)?);
+        let mut closed = filling.close(end, has_room, &self.options.spool)?;
+        // Not kept with what waits to be handed over: however long that is, it is one segment's memory.
+        self.spare = closed.take_spare().or_else(|| self.spare.take());
+        self.closed.push_back(closed);
         self.hand_over();
         Ok(())
     }

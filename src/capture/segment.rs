@@ -108,6 +108,13 @@ pub(super) struct Closed {
     spare: Option<SegmentBlocks>,
 }
 
+impl Closed {
+    /// The memory that it does not need.
+    pub(super) fn take_spare(&mut self) -> Option<Vec<u8>> {
+        self.spare.take().map(|blocks| blocks.memory)
+    }
+}
+
 /// Closed segments, oldest first, and memory for new ones.
 #[derive(Debug)]
 pub(super) struct Queue {

@@ -6,8 +6,8 @@
 //!                              all else                                                  ─► remove, increments first
 //!           --stale:           runs without manifest whose lease has run out             ─► remove
 //! ```
-//! Backups of one name that were asked for in different namespaces are counted by themselves. Times are UTC. Running
-//! backups and those that cannot be read are never touched by a rule.
+//! Backups of one name that were asked for in different namespaces, or clusters, are counted by themselves. Times are UTC.
+//! Running backups and those that cannot be read are never touched by a rule.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -47,6 +47,7 @@ pub async fn run(ctx: &Context, options: PruneOptions) -> Result<PruneReport, Er
                         id: stored.id,
                         parent: manifest.parent,
                         namespace,
+                        cluster: manifest.origin.cluster_id,
                         pinned: stored.marks.pinned,
                     });
                 }
@@ -103,6 +104,8 @@ pub struct Candidate {
     pub parent: Option<BackupId>,
     /// The namespace that it was asked for in, if any.
     pub namespace: Option<String>,
+    /// The cluster of that namespace, where it is known.
+    pub cluster: Option<String>,
     /// It must not be deleted.
     pub pinned: bool,
 }
@@ -120,9 +123,9 @@ pub struct PrunePlan {
 pub fn plan_prune(mut candidates: Vec<Candidate>, rules: KeepRules, now: Timestamp) -> PrunePlan {
     candidates.sort_by(|a, b| (b.id.start(), &b.id).cmp(&(a.id.start(), &a.id)));
     let mut reasons: HashMap<BackupId, String> = HashMap::new();
-    let mut names: BTreeMap<(&str, Option<&str>), Vec<&BackupId>> = BTreeMap::new();
+    let mut names: BTreeMap<_, Vec<&BackupId>> = BTreeMap::new();
     for candidate in &candidates {
-        let name = (candidate.id.name(), candidate.namespace.as_deref());
+        let name = (candidate.id.name(), candidate.namespace.as_deref(), candidate.cluster.as_deref());
         names.entry(name).or_default().push(&candidate.id);
     }
     for ids in names.values() {
@@ -197,7 +200,7 @@ mod tests {
     }
 
     fn full(name: &str, time: &str) -> Candidate {
-        Candidate { id: id(name, time), parent: None, namespace: None, pinned: false }
+        Candidate { id: id(name, time), parent: None, namespace: None, cluster: None, pinned: false }
     }
 
     fn removed(plan: &PrunePlan) -> Vec<String> {
@@ -273,5 +276,9 @@ mod tests {
         let all = vec![of("shop", "20260301T000000Z"), of("shop", "20260302T000000Z"), of("bank", "20260228T000000Z")];
         let plan = planned(all, KeepRules { last: 1, ..KeepRules::default() });
         assert_eq!(removed(&plan), ["20260301T000000Z"]);
+        let cluster = |cluster: &str, candidate| Candidate { cluster: Some(cluster.into()), ..candidate };
+        let all = vec![cluster("a", of("shop", "20260301T000000Z")), cluster("b", of("shop", "20260302T000000Z"))];
+        let plan = planned(all, KeepRules { last: 1, ..KeepRules::default() });
+        assert_eq!(removed(&plan), [""; 0], "one namespace of two clusters is two");
     }
 }

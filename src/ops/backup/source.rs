@@ -3,7 +3,7 @@
 //! Owns the control session and what was learnt at the start. Takes no lock and reads no page.
 
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use crate::archive::manifest::MAX_MANIFEST_BYTES;
@@ -59,7 +59,12 @@ impl Source {
         let ServerRole { role, .. } = ServerRole::beside(&mut session, &at_start).await?;
         session.close().await;
         let mount = Mount::new(&info.datadir, options.datadir.as_deref());
-        Ok(Self { info, layout, keyring, untested, at_start, role, mount, warnings: checked.warnings })
+        let source = Self { info, layout, keyring, untested, at_start, role, mount, warnings: checked.warnings };
+        if let Some((directory, binlog)) = source.binlog_directory().zip(source.at_start.binlog.as_ref()) {
+            let path = directory.join(&binlog.file);
+            blocking(move || check_binlog(&path)).await?;
+        }
+        Ok(source)
     }
 
     /// The tablespace files that the server itself knows of, seen from here. The backup lock keeps the list still.
@@ -101,7 +106,10 @@ impl Source {
         let name = Path::new(&self.info.buffer_pool_filename);
         let path = self.layout.data_home.join(name);
         let relative = name.strip_prefix(&self.layout.datadir).ok().or_else(|| name.is_relative().then_some(name))?;
-        let relative = relative.as_os_str().as_bytes().to_vec();
+        // Written as ./ib_buffer_pool, or with .. in it: no server needs it so much that a backup should fail for it.
+        let plain: PathBuf = relative.components().filter(|part| *part != Component::CurDir).collect();
+        let is_plain = plain.components().all(|part| matches!(part, Component::Normal(_)));
+        let relative = Some(plain).filter(|_| is_plain)?.as_os_str().as_bytes().to_vec();
         path.is_file().then_some(PlannedFile { path, relative: Some(relative), kind: FileKind::SystemTable })
     }
 
@@ -214,6 +222,22 @@ fn look_at_files(
     check_readable(&layout)?;
     let keyring = keyring::read_if_named(keyring_file)?.map(Arc::new);
     Ok((layout, keyring))
+}
+
+/// The binary log's end is copied last of all, under the lock: that it cannot be read should not be found there.
+fn check_binlog(path: &Path) -> Result<(), Error> {
+    // One that was purged a moment ago is no reason to refuse; its directory must be there.
+    let directory = path.parent().unwrap_or(path);
+    let opened = std::fs::read_dir(directory).and_then(|_| match std::fs::File::open(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    });
+    opened.map_err(|error| {
+        let message = format!("cannot read the binary log {}, whose end belongs to the backup", path.display());
+        Error::new(ErrorKind::LocalIo, message).caused_by(error).advise(
+            "run as a user who may read it; where it is on a volume of its own, mount that here at the same path",
+        )
+    })
 }
 
 /// The uuid in the directory's `auto.cnf` must be the server's: another mount, another server, another history.
@@ -333,6 +357,20 @@ mod tests {
         let error = check_page_key(true, false, Verify).unwrap_err();
         assert_eq!(error.kind, ErrorKind::KeyMissing);
         assert!(error.advice().contains("--keyring-file"), "{}", error.advice());
+    }
+
+    #[test]
+    fn a_binary_log_that_cannot_be_read_is_named_at_the_start() {
+        let dir = tempfile::tempdir().unwrap();
+        check_binlog(&dir.path().join("binlog.000007")).unwrap();
+        let gone = dir.path().join("elsewhere/binlog.000007");
+        let error = check_binlog(&gone).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::LocalIo);
+        assert!(error.message.contains("elsewhere/binlog.000007"), "{error}");
+        // What is no file cannot be opened as one, whoever asks.
+        let knot = dir.path().join("binlog.000008");
+        std::os::unix::fs::symlink(&knot, &knot).unwrap();
+        assert_eq!(check_binlog(&knot).unwrap_err().kind, ErrorKind::LocalIo);
     }
 
     #[tokio::test]
