@@ -21,6 +21,9 @@ use super::conditions::{self, Said, reasons, status, types};
 use super::schema;
 use crate::util::units::format_bytes;
 
+/// Warnings that a status tells; the manifest has them all.
+const MOST_WARNINGS: usize = 64;
+
 /// How a backup stands or how it ended. Written by the operator alone.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -100,6 +103,10 @@ pub struct MySQLBackupStatus {
     /// When the next try may begin, after one failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_attempt_time: Option<Time>,
+    /// What a person should know of it, such as tables that were left out: as the storage tells it, 64 at most.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub warnings: Vec<String>,
     /// What had the backup made, as the storage tells it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub origin: Option<OriginStatus>,
@@ -112,7 +119,7 @@ pub struct MySQLBackupStatus {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OriginStatus {
-    /// The cluster's id.
+    /// The cluster's id: the uid of its namespace kube-system. Unset where the operator may not read that.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cluster_id: Option<String>,
     /// The namespace of the object that asked for it.
@@ -195,6 +202,8 @@ pub struct BackupOutcome {
     pub start_time: Timestamp,
     /// When the manifest was committed.
     pub completion_time: Timestamp,
+    /// What a person should know of it.
+    pub warnings: Vec<String>,
     /// What had it made.
     pub origin: OriginStatus,
 }
@@ -349,6 +358,7 @@ impl MySQLBackupStatus {
             ddl_wait_milliseconds,
             start_time,
             completion_time,
+            mut warnings,
             origin,
         } = outcome;
         self.backup_id = Some(backup_id);
@@ -367,6 +377,8 @@ impl MySQLBackupStatus {
         self.lock_held_milliseconds = Some(lock_held_milliseconds);
         self.ddl_wait_milliseconds = Some(ddl_wait_milliseconds);
         self.duration_seconds = Some(completion_time.duration_since(start_time).as_secs().max(0));
+        warnings.truncate(MOST_WARNINGS);
+        self.warnings = warnings;
         self.origin = Some(origin).filter(|origin| *origin != OriginStatus::default());
         self.progress = None;
         self.next_attempt_time = None;

@@ -27,6 +27,7 @@ fn outcome() -> BackupOutcome {
         ddl_wait_milliseconds: 0,
         start_time: Timestamp::from_second(100).unwrap(),
         completion_time: Timestamp::from_second(161).unwrap(),
+        warnings: vec!["3 tables of MyISAM were left out".into()],
         origin: OriginStatus { schedule: Some("nightly".into()), ..OriginStatus::default() },
     }
 }

@@ -123,10 +123,6 @@ pub struct MySQLRestoreSpec {
     /// Native the restore itself. Unset: what this version of Stillframe does by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovery: Option<Recovery>,
-    /// What to do with tablespaces that were outside of the data directory: Inside puts them below it, Keep back to
-    /// the path that they had, which must be in one of the target's volumes.
-    #[serde(default)]
-    pub external_files: ExternalFiles,
     /// Isolate starts the restored server with replication and the event scheduler off, so that it cannot disturb the
     /// one it came from. Keep lets it go on as the old one did.
     #[serde(default)]
@@ -351,16 +347,6 @@ pub enum Recovery {
     Server,
     /// The restore.
     Native,
-}
-
-/// Where tablespaces outside of the data directory go.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum ExternalFiles {
-    /// Below the data directory.
-    #[default]
-    Inside,
-    /// Where they were.
-    Keep,
 }
 
 /// Whether the restored server may disturb the one it came from.

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::backup::{CompressionSpec, LockSpec, RedoConsumer};
 use super::common::Progress;
-use super::restore::{ExternalFiles, Recovery};
+use super::restore::Recovery;
 use super::source::{EncryptedPages, TlsMode};
 
 /// The variable that carries the request.
@@ -188,8 +188,6 @@ pub struct RestoreWork {
     pub keyring_file: Option<String>,
     /// Who applies the redo; unset: as the engine does it by itself.
     pub recovery: Option<Recovery>,
-    /// Where tablespaces outside of the data directory go.
-    pub external_files: ExternalFiles,
     /// Lets the restored server go on replicating.
     pub keep_replication: bool,
     /// Accounts that get other passwords.
@@ -223,6 +221,9 @@ pub struct AccountFile {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Origin {
+    /// The cluster's id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster_id: Option<String>,
     /// The namespace of the object.
     pub namespace: String,
     /// The schedule that created it.

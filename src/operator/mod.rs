@@ -34,8 +34,10 @@ pub(crate) mod watched;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Namespace;
 use kube::api::Api;
 use kube::client::ClientBuilder;
 use kube::core::NamespaceResourceScope;
@@ -53,6 +55,9 @@ use store_access::Manifests;
 use watched::Caches;
 
 pub use error::OperatorError;
+
+/// How long the cluster's id is waited for.
+const CLUSTER_ID_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What the operator is told.
 #[derive(Debug, Clone)]
@@ -79,6 +84,8 @@ pub(crate) struct Context {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) caches: Arc<Caches>,
     pub(crate) manifests: Manifests,
+    /// Which cluster this is, where that could be read.
+    pub(crate) cluster_id: Option<String>,
 }
 
 impl Context {
@@ -143,6 +150,7 @@ async fn lead(
     if !definitions::wait(&client, pulse, &stop).await {
         return Ok(());
     }
+    let cluster_id = cluster_id(&client).await;
     let mut election = Election::new(&client, &lease_namespace, &options.lease_name, me, pulse);
     if !election.win(&stop).await {
         return Ok(());
@@ -150,7 +158,8 @@ async fn lead(
     let looked = Arc::clone(&caches);
     metrics.look_with(move || looked.look());
     let leads = Arc::clone(&metrics);
-    let context = Arc::new(Context { client, recorder, options, metrics, caches, manifests: Manifests::default() });
+    let context =
+        Arc::new(Context { client, recorder, options, metrics, caches, manifests: Manifests::default(), cluster_id });
     // The lease is kept until the last controller has come to rest. When it is lost, they are dropped where they are.
     let ended = tokio::select! {
         () = work(context, pulse, stop) => Ok(()),
@@ -161,6 +170,20 @@ async fn lead(
         election.release().await;
     }
     ended
+}
+
+/// What tells this cluster from others that use the same bucket: the uid of a namespace that every cluster has and none
+/// shares. It cannot be read where rights end at one namespace; backups then do not say it.
+async fn cluster_id(client: &Client) -> Option<String> {
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    match tokio::time::timeout(CLUSTER_ID_PATIENCE, namespaces.get("kube-system")).await {
+        Ok(Ok(namespace)) => namespace.metadata.uid,
+        Ok(Err(error)) => {
+            tracing::info!(%error, "backups will not say which cluster made them");
+            None
+        }
+        Err(_) => None,
+    }
 }
 
 /// A turn may come long after the definitions were looked at.

@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use kube::ResourceExt;
 use kube::runtime::reflector::Store;
 
+use crate::api::conditions::{self, status, types};
 use crate::api::{BackupStorage, CronBackup, MySQLBackup};
 use crate::obs::metrics::{ScheduleState, StorageState, Watched};
 
@@ -31,6 +32,19 @@ impl Caches {
                 &self.backups.get().map(Store::state).unwrap_or_default(),
             ),
         }
+    }
+}
+
+impl Caches {
+    /// True of a storage that is known to be no good at the moment.
+    pub(crate) fn is_unusable(&self, namespace: &str, storage: &str) -> bool {
+        let of_that_name =
+            |one: &BackupStorage| one.name_any() == storage && one.namespace().as_deref() == Some(namespace);
+        let says_so = |one: &BackupStorage| {
+            let conditions = one.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+            conditions::is(conditions, types::READY, status::FALSE)
+        };
+        self.storages.get().is_some_and(|store| store.state().iter().any(|one| of_that_name(one) && says_so(one)))
     }
 }
 

@@ -92,6 +92,7 @@ fn is_retryable(kind: ErrorKind) -> bool {
         | ErrorKind::SpoolFull
         | ErrorKind::SourceChanged
         | ErrorKind::Store
+        | ErrorKind::TargetInUse
         | ErrorKind::StoreDenied
         | ErrorKind::Protected => true,
         ErrorKind::Usage
@@ -108,7 +109,6 @@ fn is_retryable(kind: ErrorKind) -> bool {
         | ErrorKind::DamagedBackup
         | ErrorKind::WrongKey
         | ErrorKind::TargetNotEmpty
-        | ErrorKind::TargetInUse
         | ErrorKind::TargetTooSmall
         | ErrorKind::TargetMismatch
         | ErrorKind::RecoveryFailed

@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use crate::api::restore::{ExternalFiles, Recovery};
+use crate::api::restore::Recovery;
 use crate::api::runner::{AccountFile, POD_UID_VARIABLE, RestoreWork, RestoredData, RunnerState};
 use crate::ops::options::{self, RestoreOptions};
 use crate::ops::{self, Context, Error, ErrorKind};
@@ -31,7 +31,6 @@ fn restore_options(work: RestoreWork) -> Result<RestoreOptions, Error> {
         encryption_key_files,
         keyring_file,
         recovery,
-        external_files,
         keep_replication,
         accounts,
         overwrite_incomplete,
@@ -49,10 +48,8 @@ fn restore_options(work: RestoreWork) -> Result<RestoreOptions, Error> {
         Some(Recovery::Native) => options::Recovery::Native,
         None => options.recovery,
     };
-    options.external_files = match external_files {
-        ExternalFiles::Inside => options::ExternalFiles::Inside,
-        ExternalFiles::Keep => options::ExternalFiles::Keep,
-    };
+    // A claim is one volume: there is no other place that would outlive the pod.
+    options.external_files = options::ExternalFiles::Inside;
     options.keep_replication = keep_replication;
     options.account_passwords = accounts.into_iter().map(account_password).collect();
     options.overwrite_incomplete = overwrite_incomplete;
@@ -82,7 +79,6 @@ mod tests {
             encryption_key_files: vec!["/e".into()],
             keyring_file: Some("/k".into()),
             recovery: None,
-            external_files: ExternalFiles::Keep,
             keep_replication: true,
             accounts: vec![AccountFile { user: "app".into(), host: Some("%".into()), password_file: "/p".into() }],
             overwrite_incomplete: true,
@@ -95,7 +91,7 @@ mod tests {
         assert_eq!(options.backup, "shop-20260314T150926Z-1a2b3c4d");
         assert_eq!(options.datadir, PathBuf::from("/restore/mysql"));
         assert_eq!(options.recovery, usual.recovery, "the engine's own choice");
-        assert_eq!(options.external_files, options::ExternalFiles::Keep);
+        assert_eq!(options.external_files, options::ExternalFiles::Inside);
         assert_eq!(options.parallel.get(), 3);
         assert_eq!(options.receipt.as_deref(), Some("uid"));
         let account = &options.account_passwords[0];

@@ -128,7 +128,7 @@ fn backup_options(work: BackupWork) -> Result<BackupOptions, Error> {
     id.name().clone_into(&mut options.name);
     options.id = Some(id);
     options.origin = options::Origin {
-        cluster_id: None,
+        cluster_id: origin.cluster_id,
         namespace: Some(origin.namespace),
         schedule: origin.schedule,
         uid: Some(origin.uid),
@@ -206,7 +206,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let work = BackupWork {
             backup_id: "shop-20260314T150926Z-1a2b3c4d".into(),
-            origin: Origin { namespace: "shop".into(), schedule: Some("nightly".into()), uid: "u".into() },
+            origin: Origin {
+                cluster_id: Some("c".into()),
+                namespace: "shop".into(),
+                schedule: Some("nightly".into()),
+                uid: "u".into(),
+            },
             store: "s3://bucket/prefix".into(),
             server: Server { pod: "shop-1".into(), host: "10.0.0.1".into(), port: 3307 },
             login: login(dir.path()),

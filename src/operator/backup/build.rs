@@ -39,6 +39,8 @@ pub(crate) struct Try<'a> {
     pub(crate) backup_id: &'a str,
     /// The `CronBackup` that it is of.
     pub(crate) schedule: Option<&'a str>,
+    /// The cluster that it runs in.
+    pub(crate) cluster_id: Option<&'a str>,
 }
 
 /// The pod that takes the backup.
@@ -89,12 +91,13 @@ pub(super) struct Places<'a> {
 
 /// The request to take a backup.
 pub(super) fn backup_work(of: Try<'_>, places: &Places<'_>) -> BackupWork {
-    let Try { who, spec, source, plan, backup_id, schedule } = of;
+    let Try { who, spec, source, plan, backup_id, schedule, cluster_id } = of;
     let spool = spec.runner.spool.clone().unwrap_or_default();
     let keys = plan.keys.iter().enumerate();
     BackupWork {
         backup_id: backup_id.to_owned(),
         origin: Origin {
+            cluster_id: cluster_id.map(str::to_owned),
             namespace: who.namespace.clone(),
             schedule: schedule.map(str::to_owned),
             uid: who.uid.clone(),

@@ -86,6 +86,7 @@ fn built(change: &Value) -> (Pod, PodSpec, RunnerRequest) {
         plan: &plan(),
         backup_id: "nightly-20260314T150926Z-1a2b3c4d",
         schedule: Some("daily"),
+        cluster_id: Some("cluster-uid"),
     });
     let spec = pod.spec.clone().unwrap();
     let request = spec.containers[0].env.iter().flatten().find(|variable| variable.name == REQUEST_VARIABLE).unwrap();
@@ -241,7 +242,7 @@ fn within_a_databases_pod_there_is_a_container_that_needs_nothing_new() {
     let inside = Inside { mounts: vec![mount], data_dir: "/whole/m".into(), others: 0 };
     plan.pod.inside = Some(inside.clone());
     let (who, spec) = (&who(), &object.spec);
-    let of = Try { who, spec, source: &source, plan: &plan, backup_id: "b-id", schedule: None };
+    let of = Try { who, spec, source: &source, plan: &plan, backup_id: "b-id", schedule: None, cluster_id: None };
     let made = super::super::inside::container(of, &inside);
     // The API server refuses more than that.
     assert_eq!((&made.resources, &made.ports, &made.lifecycle), (&None, &None, &None));

@@ -28,7 +28,7 @@ use crate::operator::pods::{PodState, read_runner_pod};
 use crate::store::{Removal, ToldKind, explain, tell};
 
 use super::confirm::Connected;
-use super::keep::removal;
+use super::keep::{marked_at, removal};
 use super::validate::Gathered;
 use super::{Reconciliation, apply, gather};
 
@@ -67,11 +67,19 @@ impl Reconciliation<'_> {
         if !running.is_empty() && !over {
             return Ok(Action::requeue(AGAIN));
         }
-        if !over && !self.status.has_succeeded() && self.works_inside().await? {
-            if let Err(why) = self.call_off(&gathered).await {
-                tracing::debug!(why, "the storage cannot be told that the run is called off");
+        if !over && !self.status.has_succeeded() {
+            let inside = self.see_inside().await?.map(|launched| launched.state);
+            let works = inside == Some(PodState::Running);
+            // One that has not begun yet would find nothing that speaks against it, and may begin at any time.
+            if works || matches!(inside, Some(PodState::Waiting { .. })) {
+                let told = self.call_off(&gathered).await;
+                if let Err(why) = &told {
+                    tracing::debug!(why, "the storage cannot be told that the run is called off");
+                }
+                if works || told.is_err() {
+                    return Ok(Action::requeue(AGAIN));
+                }
             }
-            return Ok(Action::requeue(AGAIN));
         }
         let left = left_to_do(self.began(), self.status.has_succeeded(), self.policy());
         let asked = left_to_do(self.began(), self.status.has_succeeded(), self.asked());
@@ -129,14 +137,21 @@ impl Reconciliation<'_> {
         if self.backup.spec.pinned { DeletionPolicy::Retain } else { self.asked() }
     }
 
+    /// Nobody wants a complete backup to go.
+    fn may_stay(&self) -> bool {
+        self.backup.metadata.deletion_timestamp.is_none() || self.policy() == DeletionPolicy::Retain
+    }
+
     /// What whoever deletes it wants to become of the data.
     fn asked(&self) -> DeletionPolicy {
         let deleted = self.backup.metadata.deletion_timestamp.as_ref().map(|time| time.0);
-        let decided = removal(self.backup).filter(|removal| deleted.is_some_and(|deleted| !removal.is_old(deleted)));
+        let noted = marked_at(self.backup);
+        let removal = removal(self.backup).map(|removal| noted.map_or(removal, |noted| removal.noted_at(noted)));
+        let decided = removal.filter(|removal| deleted.is_some_and(|deleted| !removal.is_old(deleted)));
         decided.map_or(self.backup.spec.deletion_policy, |removal| removal.data)
     }
 
-    fn has_finalizer(&self) -> bool {
+    pub(super) fn has_finalizer(&self) -> bool {
         self.backup.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == apply::FINALIZER)
     }
 
@@ -157,6 +172,17 @@ impl Reconciliation<'_> {
             Ok(Ok(manifest)) if !self.is_own(&manifest) => {
                 return Err(format!("{id} was made for another object, and is left alone"));
             }
+            // It was complete though nobody could see that when it was called failed, or off.
+            Ok(Ok(_)) if !self.status.has_succeeded() && self.may_stay() => {
+                let note =
+                    format!("{id} is complete in its storage after all, and stays there: spec.existing shows it");
+                apply::event(self.context, self.backup, EventType::Warning, events::BACKUP_RETAINED, note).await;
+                return Ok(());
+            }
+            _ => {}
+        }
+        match self.unpin(&access, &id).await {
+            Err(error) if tell(&error).kind != ToldKind::NotFound => return Err(explain(&error)),
             _ => {}
         }
         match access.delete(&id).await {

@@ -1,5 +1,6 @@
 //! What the storage itself says of a backup. Success is said here and nowhere else.
 
+use jiff::SignedDuration;
 use kube::runtime::controller::Action;
 
 use crate::api::conditions::reasons;
@@ -14,12 +15,25 @@ use super::status::{Failure, outcome};
 use super::validate::{Gathered, store_refusal};
 use super::{LOOK_AGAIN, Reconciliation, apply, gather};
 
+/// How long after its end a backup is looked at for what its runners left.
+const FRESH: SignedDuration = SignedDuration::from_hours(24);
+
 /// What was found under an id.
 pub(super) enum Found {
     /// A manifest that can be read and is of that id.
     Complete(Box<Manifest>),
     /// None, or one that is no good: this will not change by waiting.
     Nothing(String),
+    /// It could not be seen.
+    Unclear(String),
+}
+
+/// What the storage had of a try that seems to have failed.
+pub(super) enum Taken {
+    /// It is complete, and the status says so.
+    Complete,
+    /// There is no backup.
+    Nothing,
     /// It could not be seen.
     Unclear(String),
 }
@@ -63,19 +77,19 @@ impl Reconciliation<'_> {
     }
 
     /// Takes a backup for what it is if the storage has it complete, whatever became of its runner.
-    pub(super) async fn take_from_storage(&mut self, gathered: &Gathered) -> Result<bool, OperatorError> {
+    pub(super) async fn take_from_storage(&mut self, gathered: &Gathered) -> Result<Taken, OperatorError> {
         if gathered.runners.is_empty() && gathered.reports.is_empty() && !self.is_inside() {
-            return Ok(false);
+            return Ok(Taken::Nothing);
         }
         match self.find(gathered).await? {
             (Found::Complete(manifest), destination) => {
                 self.succeed(&manifest, destination);
-                Ok(true)
+                Ok(Taken::Complete)
             }
-            (Found::Nothing(_), _) => Ok(false),
+            (Found::Nothing(_), _) => Ok(Taken::Nothing),
             (Found::Unclear(why), _) => {
                 tracing::warn!(why, "a failed try could not be looked for in the storage");
-                Ok(false)
+                Ok(Taken::Unclear(why))
             }
         }
     }
@@ -90,11 +104,32 @@ impl Reconciliation<'_> {
     pub(super) async fn finish(&mut self, gathered: &Gathered) -> Result<Action, OperatorError> {
         let action = self.write(None).await?;
         tracing::info!(id = self.status.backup_id, "the backup is complete");
+        self.leave_none_of(gathered).await?;
+        Ok(action)
+    }
+
+    /// It succeeded not long ago: what its runners left may still be there.
+    pub(super) fn is_fresh(&self) -> bool {
+        let ended = self.status.completion_time.as_ref().map(|time| time.0);
+        let own = self.status.has_succeeded() && self.backup.spec.existing.is_none();
+        own && ended.is_some_and(|ended| self.at.now.duration_since(ended) < FRESH)
+    }
+
+    /// Removes the pods of a backup that succeeded, and what they were given, where that is still there.
+    pub(super) async fn leave_nothing(&self) -> Result<(), OperatorError> {
+        let (client, who) = (&self.context.client, &self.who);
+        let gathered = gather::gather_runners(client, &who.namespace, &who.uid, &who.run).await?;
+        if gathered.runners.is_empty() && gathered.reports.is_empty() {
+            return Ok(());
+        }
+        self.leave_none_of(&gathered).await
+    }
+
+    async fn leave_none_of(&self, gathered: &Gathered) -> Result<(), OperatorError> {
         for pod in gathered.runners.values() {
             apply::delete_pod(&self.context.client, pod).await?;
         }
-        apply::forget_authority(&self.context.client, &self.who.namespace, &self.who.run).await?;
-        Ok(action)
+        apply::forget_authority(&self.context.client, &self.who.namespace, &self.who.run).await
     }
 
     /// `spec.existing`: nothing runs, the storage is read.

@@ -25,11 +25,13 @@ use crate::api::backup_status::RecordedMarks;
 use crate::api::conditions::{Said, events, reasons, status, types};
 use crate::api::storage::AccessMode;
 use crate::api::{MySQLBackup, MySQLBackupSpec};
+use crate::archive::id::BackupId;
 use crate::operator::cron::gather::restores;
 use crate::operator::error::{During, OperatorError};
-use crate::operator::names::REMOVAL;
+use crate::operator::names::{MANAGER, REMOVAL};
 use crate::operator::retention::{Need, Needs};
-use crate::store::{Marks, ToldKind, explain, tell};
+use crate::operator::store_access::Access;
+use crate::store::{Marks, StoreError, ToldKind, explain, tell};
 
 use super::confirm::Connected;
 use super::validate::Gathered;
@@ -54,6 +56,11 @@ pub(super) struct MarkedRemoval {
 }
 
 impl MarkedRemoval {
+    /// The same, decided when another clock says.
+    pub(super) fn noted_at(self, decided: Timestamp) -> Self {
+        Self { decided, ..self }
+    }
+
     /// True if it no longer says anything at this time.
     pub(super) fn is_old(self, now: Timestamp) -> bool {
         now.duration_since(self.decided) > REMOVAL_HOLDS
@@ -78,6 +85,13 @@ pub(super) fn removal(backup: &MySQLBackup) -> Option<MarkedRemoval> {
         _ => return None,
     };
     Some(MarkedRemoval { data, decided: decided.parse().ok()? })
+}
+
+/// When the API server took the mark, by its own clock, which also says when the object was deleted.
+pub(super) fn marked_at(backup: &MySQLBackup) -> Option<Timestamp> {
+    let fields = backup.metadata.managed_fields.iter().flatten();
+    let own = fields.filter(|one| one.manager.as_deref() == Some(MANAGER) && one.subresource.is_none());
+    own.filter_map(|one| one.time.as_ref().map(|time| time.0)).max()
 }
 
 /// The change that takes the mark away.
@@ -175,6 +189,15 @@ impl Reconciliation<'_> {
                 Ok(Next::Look(Some(TELL_AGAIN)))
             }
         }
+    }
+
+    /// Tells the storage that the pin is gone, where it does not know yet: a removal would meet with the old one.
+    pub(super) async fn unpin(&self, access: &Access, id: &BackupId) -> Result<(), StoreError> {
+        let (ours, known) = (marks_of(&self.backup.spec), self.status.recorded.clone().unwrap_or_default());
+        if ours.pinned || !known.pinned {
+            return Ok(());
+        }
+        access.update_marks(id, |theirs| to_store(&merge(&known, &ours, &recorded(theirs)))).await.map(drop)
     }
 
     fn say_recorded(&mut self, reason: &str, message: &str) {
@@ -334,6 +357,16 @@ mod tests {
             assert!(!found.is_old(Timestamp::from_second(1060).unwrap()));
             assert!(found.is_old(Timestamp::from_second(1061).unwrap()), "a deletion later on is somebody else's");
         }
+        // Where the API server's clock goes a quarter of an hour ahead, it says when the mark was made, too.
+        let mut marked = backup(&removal_mark(DeletionPolicy::Delete, now));
+        assert_eq!(marked_at(&marked), None);
+        let noted = json!([{"manager": MANAGER, "operation": "Update", "time": "1970-01-01T00:31:40Z"},
+            {"manager": MANAGER, "operation": "Update", "subresource": "status", "time": "1970-01-01T01:00:00Z"}]);
+        marked.metadata.managed_fields = serde_json::from_value(noted).unwrap();
+        let noted = marked_at(&marked).unwrap();
+        assert_eq!(noted, Timestamp::from_second(1900).unwrap());
+        let found = removal(&marked).unwrap().noted_at(noted);
+        assert!(!found.is_old(Timestamp::from_second(1901).unwrap()));
         for bad in ["", "Delete", "Delete/", "Delete/yesterday", "Burn/1970-01-01T00:16:40Z"] {
             assert_eq!(removal(&backup(bad)), None, "{bad}");
         }

@@ -25,6 +25,8 @@ use super::{LOOK_AGAIN, Reconciliation, apply, build, gather, inside, keep, unti
 
 /// The longest time until one that waits is looked at again.
 const LONGEST_WAIT: Duration = LOOK_AGAIN.saturating_mul(10);
+/// The longest time that the answer of one helper waits for that of another.
+const LONGEST_HELP: Duration = Duration::from_mins(10);
 /// More ids than tries that a backup can have.
 const TURNS: u32 = 32;
 
@@ -138,10 +140,12 @@ impl Reconciliation<'_> {
 
     /// What a helper found out a while ago may be what is in the way: it is asked anew.
     fn has_old_answers(&self, gathered: &Gathered) -> bool {
+        // Those that nothing was refused by are only as old as the other helper needs to begin.
+        let limit = if self.status.reason() == reasons::PENDING { LONGEST_HELP } else { LOOK_AGAIN };
         [work::SURVEY, work::LOOK].into_iter().any(|kind| {
             let answered = gathered.reports.contains_key(&report_key(kind, self.who.attempt));
             match gathered.runners.get(&pod_name(&self.who.run, kind, self.who.attempt)) {
-                Some(pod) => finished(pod).is_some_and(|at| is_old(at, self.at.now)),
+                Some(pod) => finished(pod).is_some_and(|at| is_old(at, self.at.now, limit)),
                 None => answered,
             }
         })
@@ -227,7 +231,8 @@ impl Reconciliation<'_> {
 
     fn work_to_make(&self, source: &BackupSource, plan: &BackupPlan, backup_id: &str) -> ToMake {
         let (who, spec, schedule) = (&self.who, &self.backup.spec, self.schedule());
-        let of = build::Try { who, spec, source, plan, backup_id, schedule };
+        let cluster_id = self.context.cluster_id.as_deref();
+        let of = build::Try { who, spec, source, plan, backup_id, schedule, cluster_id };
         match &plan.pod.inside {
             None => ToMake::Pod(Box::new(build::backup_pod(of))),
             Some(inside) => ToMake::Container(Box::new(inside::container(of, inside))),
@@ -317,8 +322,8 @@ fn finished(pod: &Pod) -> Option<Timestamp> {
     ended.finished_at.as_ref().map(|time| time.0)
 }
 
-fn is_old(finished: Timestamp, now: Timestamp) -> bool {
-    now.duration_since(finished) >= SignedDuration::try_from(LOOK_AGAIN).unwrap_or_default()
+fn is_old(finished: Timestamp, now: Timestamp, limit: Duration) -> bool {
+    now.duration_since(finished) >= SignedDuration::try_from(limit).unwrap_or_default()
 }
 
 fn helper_failed(reason: &str, message: String) -> Refusal {
@@ -349,8 +354,8 @@ mod tests {
         .unwrap();
         let at = finished(&pod).unwrap();
         assert_eq!(at.as_second(), 1000);
-        assert!(!is_old(at, Timestamp::from_second(1029).unwrap()));
-        assert!(is_old(at, Timestamp::from_second(1030).unwrap()));
+        assert!(!is_old(at, Timestamp::from_second(1029).unwrap(), LOOK_AGAIN));
+        assert!(is_old(at, Timestamp::from_second(1030).unwrap(), LOOK_AGAIN));
         assert_eq!(finished(&Pod::default()), None);
     }
 }

@@ -156,6 +156,10 @@ impl<'a> Reconciliation<'a> {
         {
             return Ok(Action::requeue(again));
         }
+        if self.is_fresh() && self.has_finalizer() {
+            // The end of the operator, or of its patience, may have come between the success and this.
+            self.leave_nothing().await?;
+        }
         let going = match removal(self.backup) {
             Some(removal) if removal.is_old(self.at.now) => {
                 // It was called off: somebody changed the object in the last moment.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::runtime::controller::Action;
@@ -11,13 +12,17 @@ use crate::api::runner::RunnerReport;
 use crate::operator::error::OperatorError;
 use crate::operator::names::{pod_name, report_key};
 use crate::operator::pods::{PodState, read_runner_pod};
+use crate::store::BackupState;
 
+use super::confirm::Taken;
 use super::status::{Failure, Seen, deadline, judge, next_try};
 use super::validate::{Gathered, work};
 use super::{LOOK_AGAIN, Reconciliation, apply, until};
 
 /// How soon a try from within the database's pod is looked at again: no watch tells of that pod.
 const NO_WATCH: Duration = Duration::from_secs(5);
+/// How long after it should be gone a pod is waited for.
+const SILENCE: SignedDuration = SignedDuration::from_secs(60);
 /// What is said of a backup that took longer than it may.
 pub(super) const TOO_LONG: &str = "the backup took longer than spec.activeDeadlineSeconds";
 
@@ -35,10 +40,17 @@ impl Reconciliation<'_> {
         let inside = self.is_inside();
         let launched = if inside { self.see_inside().await? } else { self.see_beside(gathered) };
         let Some(Launched { state, report }) = launched else { return Ok(None) };
-        if let Some(action) = self.end_by_deadline(gathered).await? {
+        let mut seen = judge(&state, report.as_ref());
+        if !inside && self.is_on_a_silent_node(gathered, &seen).await {
+            seen = judge(&lost("is on a node that does not answer"), None);
+        }
+        // What is done is judged by what the storage has, not by how late it is.
+        if seen != Seen::Done
+            && let Some(action) = self.end_by_deadline(gathered, &seen).await?
+        {
             return Ok(Some(action));
         }
-        let action = match judge(&state, report.as_ref()) {
+        let action = match seen {
             Seen::Waiting { reason, message } => {
                 self.pending(reason, &message);
                 self.write(Some(self.next_look(if inside { NO_WATCH } else { LOOK_AGAIN }))).await?
@@ -77,9 +89,22 @@ impl Reconciliation<'_> {
         gathered.runners.get(&pod_name(&self.who.run, work::BACKUP, self.who.attempt))
     }
 
+    /// True for a pod that should be gone for a while, still looks as if it worked, and of whose run the storage knows nothing
+    /// new: its node does not answer, and nobody can say when it will.
+    async fn is_on_a_silent_node(&self, gathered: &Gathered, seen: &Seen) -> bool {
+        let told = self.runners_pod(gathered).and_then(|pod| pod.metadata.deletion_timestamp.as_ref());
+        let overdue = told.is_some_and(|gone| self.at.now.duration_since(gone.0) > SILENCE);
+        if !overdue || !matches!(seen, Seen::Waiting { .. } | Seen::Working(_)) {
+            return false;
+        }
+        matches!(self.state_in_storage(gathered).await, Ok(state) if state != Some(BackupState::Running))
+    }
+
     /// Ends a try that takes too long, or has not begun in time.
-    async fn end_by_deadline(&mut self, gathered: &Gathered) -> Result<Option<Action>, OperatorError> {
-        let late = !self.has_run() && self.starting_deadline().is_some_and(|end| end <= self.at.now);
+    async fn end_by_deadline(&mut self, gathered: &Gathered, seen: &Seen) -> Result<Option<Action>, OperatorError> {
+        // Whether it had begun in time is not known of one that runs by now; it has begun.
+        let waits = matches!(seen, Seen::Waiting { .. }) && !self.has_run();
+        let late = waits && self.starting_deadline().is_some_and(|end| end <= self.at.now);
         let (reason, message) = match (self.is_late(), late) {
             (true, _) => (reasons::ACTIVE_DEADLINE_EXCEEDED, TOO_LONG),
             (_, true) => (reasons::STARTING_DEADLINE_EXCEEDED, "no runner ran within spec.startingDeadlineSeconds"),
@@ -93,6 +118,10 @@ impl Reconciliation<'_> {
             && let Err(why) = self.call_off(gathered).await
         {
             tracing::warn!(why, "the storage cannot be told that the run is called off");
+        }
+        // It may have been done a moment ago.
+        if matches!(self.take_from_storage(gathered).await?, Taken::Complete) {
+            return self.finish(gathered).await.map(Some);
         }
         self.fail(reason, message);
         self.write(None).await.map(Some)
@@ -134,11 +163,20 @@ impl Reconciliation<'_> {
         gathered: &Gathered,
         failure: Failure,
     ) -> Result<Action, OperatorError> {
-        if self.take_from_storage(gathered).await? {
+        let taken = self.take_from_storage(gathered).await?;
+        if matches!(taken, Taken::Complete) {
             return self.finish(gathered).await;
         }
         let failed = self.who.attempt;
         let Some(next) = next_try(&failure, failed, self.backup.spec.backoff_limit, self.at.now) else {
+            // A runner that could not say how it ended may have been done, and there will be no other one.
+            if let (Taken::Unclear(why), false, false) = (taken, failure.told, self.is_late()) {
+                let message = format!("the last runner is gone without a word; the storage cannot be read yet: {why}");
+                if let Err(error) = self.status.set_confirming(&message, self.at) {
+                    tracing::error!(%error, "a backup that has ended was looked at");
+                }
+                return self.write(Some(self.next_look(LOOK_AGAIN))).await;
+            }
             self.status.failed_attempts = Some(failed);
             self.fail(&failure.reason, &failure.message);
             tracing::warn!(attempt = failed, reason = failure.reason, "the backup failed: {}", failure.message);

@@ -44,12 +44,14 @@ pub(crate) struct Failure {
     pub(crate) message: String,
     /// Another try may work.
     pub(crate) retryable: bool,
+    /// The runner said so itself, and so has made no backup.
+    pub(crate) told: bool,
 }
 
 impl Failure {
     /// One that another try may mend.
     pub(crate) fn passing(reason: &str, message: impl Into<String>) -> Self {
-        Self { reason: reason.to_owned(), message: message.into(), retryable: true }
+        Self { reason: reason.to_owned(), message: message.into(), retryable: true, told: false }
     }
 }
 
@@ -61,9 +63,12 @@ pub(crate) fn judge(pod: &PodState, report: Option<&RunnerReport>) -> Seen {
         (_, Some(RunnerState::BackedUp { .. })) => Seen::Done,
         // From outside, a runner that was told to stop looks as one that failed: who told it says more.
         (PodState::Killed { reason, message }, _) => Seen::Failed(Failure::passing(reason, message)),
-        (PodState::Exited { .. }, Some(RunnerState::Failed { reason, message, retryable })) => {
-            Seen::Failed(Failure { reason: reason.clone(), message: message.clone(), retryable: *retryable })
-        }
+        (PodState::Exited { .. }, Some(RunnerState::Failed { reason, message, retryable })) => Seen::Failed(Failure {
+            reason: reason.clone(),
+            message: message.clone(),
+            retryable: *retryable,
+            told: true,
+        }),
         (PodState::Exited { code: 0 }, _) => Seen::Done,
         (PodState::Exited { code }, _) => {
             let message = format!("the runner ended with exit code {code} and left no report; its log tells more");
@@ -115,6 +120,7 @@ pub(crate) fn outcome(manifest: &Manifest, destination: String) -> BackupOutcome
         ddl_wait_milliseconds: bytes(manifest.ddl_wait_milliseconds),
         start_time: manifest.start_time,
         completion_time: manifest.completion_time,
+        warnings: manifest.warnings.clone(),
         origin: OriginStatus {
             cluster_id: manifest.origin.cluster_id.clone(),
             namespace: manifest.origin.namespace.clone(),

@@ -92,6 +92,11 @@ fn told(backup: &MySQLBackup, is_there: bool, at: Moment) -> Option<MySQLBackupS
         .is_some_and(|said| said.status == status::FALSE && said.reason == reasons::GONE_FROM_STORAGE);
     // What else may be said against it is not for a list to judge.
     let restorable = conditions::is(&seen.conditions, types::RESTORABLE, status::TRUE);
+    // One that ended while the storage was looked at need not be in what was seen.
+    let ended = conditions::find(&seen.conditions, types::SUCCEEDED).map(|said| said.last_transition_time.0);
+    if !is_there && ended.is_some_and(|ended| ended.as_second() >= at.now.as_second()) {
+        return None;
+    }
     let at = Moment { generation: backup.metadata.generation.unwrap_or(at.generation), now: at.now };
     let mut new = seen.clone();
     match is_there {

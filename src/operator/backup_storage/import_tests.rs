@@ -98,6 +98,17 @@ fn what_is_gone_is_told() {
 }
 
 #[test]
+fn one_that_ended_while_the_storage_was_looked_at_is_not_called_gone() {
+    let mut backup = own(IDS[0], ("True", "Completed"));
+    let gone = |backup: &MySQLBackup| plan(&content(&[], &[]), std::slice::from_ref(backup)).tell.len();
+    assert_eq!(gone(&backup), 1);
+    for condition in backup.status.iter_mut().flat_map(|status| &mut status.conditions) {
+        condition.last_transition_time.0 = at().now;
+    }
+    assert_eq!(gone(&backup), 0);
+}
+
+#[test]
 fn imports_follow_the_storages_tombstones() {
     let made = plan(&content(&IDS, &[]), &[]).create;
     let after = plan(&content(&IDS[..1], &IDS[1..]), &made);

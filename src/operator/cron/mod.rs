@@ -163,8 +163,16 @@ impl Look<'_> {
         // Something is to go: now it is worth asking who needs it.
         let plan = plan(&gather::needs(self.context, self.cron).await?);
         let with_data = rules.deletion_policy == DeletionPolicy::Delete;
-        for name in plan.remove.iter().take(MOST_REMOVALS) {
-            let Some(backup) = self.child(name) else { continue };
+        // Data that cannot be reached now would be left behind for good: its object is what remembers it.
+        let reachable = |backup: &&MySQLBackup| {
+            let namespace = backup.namespace().unwrap_or_default();
+            let storage = backup.spec.storage_name().unwrap_or_default();
+            !with_data || !self.context.caches.is_unusable(&namespace, storage)
+        };
+        let going: Vec<&MySQLBackup> =
+            plan.remove.iter().filter_map(|name| self.child(name)).filter(reachable).collect();
+        for backup in going.iter().take(MOST_REMOVALS) {
+            let name = &backup.name_any();
             if remove(self.context, backup, rules.deletion_policy, self.at.now).await? == Removal::Begun {
                 let data = if with_data { "with its data" } else { "its data stays in the storage" };
                 tracing::info!(backup = name, with_data, "retention removes a backup");
@@ -176,7 +184,7 @@ impl Look<'_> {
                 .await;
             }
         }
-        Ok(plan.remove.len() > MOST_REMOVALS)
+        Ok(going.len() > MOST_REMOVALS)
     }
 
     async fn write(&self, decided: Result<&Decision, &Refusal>) -> Result<(), OperatorError> {

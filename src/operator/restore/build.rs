@@ -226,7 +226,6 @@ fn work(who: &Identity, spec: &MySQLRestoreSpec, source: &Source, slot: &Slot) -
         encryption_key_files: keys.map(|(number, key)| secret_path(&key_file(number, key))).collect(),
         keyring_file: source.keyring.as_ref().map(|_| secret_path("keyring")),
         recovery: spec.recovery,
-        external_files: spec.external_files,
         accounts: source.accounts.iter().enumerate().map(account_file).collect(),
         keep_replication: spec.replication == ReplicationPolicy::Keep,
         // Remains in a staging claim are our own; in another one only after a try of ours.

@@ -170,6 +170,10 @@ fn a_promise_remembers_how_to_end_it() {
     assert_eq!(patch["spec"]["persistentVolumeReclaimPolicy"], "Retain");
     assert_eq!(patch["spec"]["claimRef"]["uid"], Value::Null, "the claim is to be made yet");
     assert_eq!(patch["metadata"]["annotations"][RECLAIM], "Delete");
+    for label in super::super::gather::of_promised_volumes(&who(1)).split(',') {
+        let (name, value) = label.split_once('=').unwrap();
+        assert_eq!(patch["metadata"]["labels"][name], value, "it is found again by that, to be taken back");
+    }
     assert_eq!(patch["metadata"]["resourceVersion"], "7", "as it was seen, or not at all");
     let patch = promised(&slot(&json!({"dataSource": {}})), volume(&json!({RECLAIM: "Recycle"})));
     assert_eq!(patch["spec"]["claimRef"]["uid"], "claim-uid");

@@ -255,7 +255,13 @@ impl Reconciliation<'_> {
         let pod = self.remove_pods(slot, world).await?;
         let claim = world.claims.get(&slot.name);
         if !slot.is_staged() {
-            let Some(claim) = claim.filter(|_| !pod) else { return Ok(known) };
+            if pod {
+                return Ok(known);
+            }
+            let Some(claim) = claim.filter(|claim| claim.metadata.deletion_timestamp.is_none()) else {
+                let why = format!("the claim {} was deleted while it was filled", slot.name);
+                return self.fail_try(slot, known, stage, &Failure::passing(reasons::VOLUME_LOST, why)).await;
+            };
             apply::mark_claim(client, claim, &json!({(RESTORED_BY): self.who.uid, (BACKUP_ID): self.backup_id()}))
                 .await?;
             known.set_plain(ClaimState::Ready);

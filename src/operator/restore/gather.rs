@@ -13,7 +13,7 @@ use crate::api::runner::RunnerReport;
 use crate::api::{BackupStorage, MySQLBackup, MySQLRestoreSpec};
 use crate::operator::backup::gather::gather_runners;
 use crate::operator::error::{During, OperatorError};
-use crate::operator::names::{COMPONENT, OWNER_UID};
+use crate::operator::names::OWNER_UID;
 use crate::operator::runners::Identity;
 use crate::operator::secrets::read_secrets;
 use crate::operator::storage::{StorePlan, plan_store};
@@ -40,6 +40,11 @@ pub(super) struct World {
     pub(super) stateful_set: Option<StatefulSet>,
 }
 
+/// By which the volumes are found that a restore has promised to claims.
+pub(super) fn of_promised_volumes(who: &Identity) -> String {
+    format!("{OWNER_UID}={}", who.uid)
+}
+
 impl World {
     /// What of a restore's own is in the cluster, and all claims of its namespace.
     pub(super) async fn of(client: &Client, who: &Identity) -> Result<Self, OperatorError> {
@@ -48,7 +53,7 @@ impl World {
         let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), namespace);
         let claims = claims.list(&ListParams::default()).await.during(|| format!("list claims of {namespace}"))?;
         let volumes: Api<PersistentVolume> = Api::all(client.clone());
-        let own = ListParams::default().labels(&format!("{OWNER_UID}={},{COMPONENT}=runner", who.uid));
+        let own = ListParams::default().labels(&of_promised_volumes(who));
         let volumes = volumes.list(&own).await.during(|| format!("list volumes of {namespace}/{}", who.run))?;
         Ok(Self {
             claims: claims.into_iter().map(|claim| (claim.name_any(), claim)).collect(),
