@@ -93,6 +93,24 @@ async fn abandons_half_written_files(repository: &Repository, folder: &std::path
     assert!(!folder.join("backups").join(id.as_str()).exists(), "remains of an abandoned run");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_of_early_backups_are_found_where_they_are() {
+    let (repository, folder) = directory().await;
+    let id = id_at("early", 0);
+    let run = begin(&repository, &id).await;
+    run.put_key("00ff00ff00ff00ff", b"{}".to_vec()).await.unwrap();
+    run.commit(&manifest(&id, run.attempt(), None)).await.unwrap();
+    let keys = folder.path().join("store/backups").join(id.as_str()).join("keys");
+    let own = keys.join(run.attempt().as_str());
+    std::fs::rename(own.join("00ff00ff00ff00ff.json"), keys.join("00ff00ff00ff00ff.json")).unwrap();
+    std::fs::remove_dir(own).unwrap();
+    let read = repository.read_keys(&id, run.attempt(), &["00ff00ff00ff00ff".to_owned()]).await.unwrap();
+    assert_eq!(read, [b"{}"]);
+    run.finish().await;
+    assert_eq!(repository.delete(&id).await.unwrap(), Removal::Removed);
+    assert!(!keys.exists());
+}
+
 async fn commits_once(repository: &Repository) {
     let id = id_at("commits", 0);
     let run = begin(repository, &id).await;

@@ -147,11 +147,12 @@ async fn one_that_has_ended_costs_nothing() {
 /// A cluster with the pod of the first try, in this state, and what it reported.
 fn with_runner(state: &Value, report: Option<&Value>) -> Vec<(&'static str, Value)> {
     let run = run_name("b", "2f1c");
+    let phase = if state.get("waiting").is_some() { "Pending" } else { "Running" };
     let pod = json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {"name": crate::operator::names::pod_name(&run, "backup", 1), "namespace": "shop", "uid": "pod-1"},
         "spec": {"containers": [{"name": "runner"}]},
-        "status": {"phase": "Running", "containerStatuses": [
+        "status": {"phase": phase, "containerStatuses": [
             {"name": "runner", "ready": true, "restartCount": 0, "image": "i", "imageID": "i", "state": state}]},
     });
     let key = crate::operator::names::report_key("backup", 1);
