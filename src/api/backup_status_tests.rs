@@ -64,7 +64,16 @@ fn success_carries_what_the_manifest_tells() {
     assert_eq!(status.size.as_deref(), Some("3.0 GiB"));
     assert_eq!(status.duration_seconds, Some(61));
     assert_eq!(status.progress, None);
+    assert_eq!(status.warnings, ["3 tables of MyISAM were left out"]);
     assert!(conditions::is(&status.conditions, types::RESTORABLE, status::TRUE));
+}
+
+#[test]
+fn of_many_warnings_some_are_told() {
+    let mut status = running();
+    let warnings = vec!["w".to_owned(); 65];
+    status.set_succeeded(BackupOutcome { warnings, ..outcome() }, at(162)).unwrap();
+    assert_eq!(status.warnings.len(), 64, "more than that the definition does not take");
 }
 
 #[test]

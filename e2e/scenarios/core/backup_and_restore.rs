@@ -86,6 +86,8 @@ fn check_status(backup: &Value) -> Result<()> {
         "/status/source/podName",
         "/status/source/serverUUID",
         "/status/source/serverVersion",
+        "/status/origin/clusterId",
+        "/status/origin/namespace",
     ] {
         ensure!(!text(backup, field).is_empty(), "{field} is missing: {backup}");
     }
