@@ -102,8 +102,8 @@ async fn keys_of_early_backups_are_found_where_they_are() {
     run.commit(&manifest(&id, run.attempt(), None)).await.unwrap();
     let keys = folder.path().join("store/backups").join(id.as_str()).join("keys");
     let own = keys.join(run.attempt().as_str());
-    std::fs::rename(own.join("00ff00ff00ff00ff.json"), keys.join("00ff00ff00ff00ff.json")).unwrap();
-    std::fs::remove_dir(own).unwrap();
+    std::fs::copy(own.join("00ff00ff00ff00ff.json"), keys.join("00ff00ff00ff00ff.json")).unwrap();
+    std::fs::remove_dir_all(own).unwrap();
     let read = repository.read_keys(&id, run.attempt(), &["00ff00ff00ff00ff".to_owned()]).await.unwrap();
     assert_eq!(read, [b"{}"]);
     run.finish().await;
