@@ -95,7 +95,8 @@ fn calls(trace: &str) -> Vec<Call> {
         let Some((process, said)) = line.trim_start().split_once(' ') else { continue };
         let said = said.trim_start();
         if let Some(text) = said.strip_suffix("<unfinished ...>") {
-            open.insert(process, (number, text.to_owned()));
+            // As it is shown when nothing comes in between.
+            open.insert(process, (number, text.trim_end().to_owned()));
             continue;
         }
         let resumed = said.strip_prefix("<... ").and_then(|rest| rest.split_once(" resumed>"));
