@@ -33,9 +33,7 @@ impl Caches {
             ),
         }
     }
-}
 
-impl Caches {
     /// True of a storage that is known to be no good at the moment.
     pub(crate) fn is_unusable(&self, namespace: &str, storage: &str) -> bool {
         let of_that_name =

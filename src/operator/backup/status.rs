@@ -49,6 +49,11 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
+    /// What a runner said of itself.
+    pub(crate) fn said(reason: &str, message: &str, retryable: bool) -> Self {
+        Self { reason: reason.to_owned(), message: message.to_owned(), retryable, told: true }
+    }
+
     /// One that another try may mend.
     pub(crate) fn passing(reason: &str, message: impl Into<String>) -> Self {
         Self { reason: reason.to_owned(), message: message.into(), retryable: true, told: false }
@@ -63,12 +68,9 @@ pub(crate) fn judge(pod: &PodState, report: Option<&RunnerReport>) -> Seen {
         (_, Some(RunnerState::BackedUp { .. })) => Seen::Done,
         // From outside, a runner that was told to stop looks as one that failed: who told it says more.
         (PodState::Killed { reason, message }, _) => Seen::Failed(Failure::passing(reason, message)),
-        (PodState::Exited { .. }, Some(RunnerState::Failed { reason, message, retryable })) => Seen::Failed(Failure {
-            reason: reason.clone(),
-            message: message.clone(),
-            retryable: *retryable,
-            told: true,
-        }),
+        (PodState::Exited { .. }, Some(RunnerState::Failed { reason, message, retryable })) => {
+            Seen::Failed(Failure::said(reason, message, *retryable))
+        }
         (PodState::Exited { code: 0 }, _) => Seen::Done,
         (PodState::Exited { code }, _) => {
             let message = format!("the runner ended with exit code {code} and left no report; its log tells more");

@@ -45,12 +45,9 @@ pub(super) fn judge(pod: &PodState, pod_uid: Option<&str>, backup_id: &str, repo
     match (pod, said) {
         // From outside, a runner that was told to stop looks as one that failed: who told it says more.
         (PodState::Killed { reason, message }, _) => Seen::Failed(Failure::passing(reason, message)),
-        (PodState::Exited { .. }, Some(RunnerState::Failed { reason, message, retryable })) => Seen::Failed(Failure {
-            reason: reason.clone(),
-            message: message.clone(),
-            retryable: *retryable,
-            told: true,
-        }),
+        (PodState::Exited { .. }, Some(RunnerState::Failed { reason, message, retryable })) => {
+            Seen::Failed(Failure::said(reason, message, *retryable))
+        }
         (PodState::Exited { code }, _) => {
             let message = format!("the runner ended with exit code {code} and left no report; its log tells more");
             Seen::Failed(Failure::passing(reasons::RUNNER_DIED, message))

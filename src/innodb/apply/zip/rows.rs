@@ -8,8 +8,7 @@
 
 use super::super::frame::Frame;
 use super::super::index_page::{FREE, GARBAGE, HEAP_TOP, IndexPage, LAST_INSERT, LEVEL, ROW_COUNT};
-use super::super::layout::INFO_DELETED;
-use super::super::layout::{RowLayout, RowShape};
+use super::super::layout::{INFO_DELETED, RowLayout, RowShape};
 use super::super::rows::{self, NewRow};
 use super::directory::{DELETED, SLOT};
 use super::fields::{Kept, SYSTEM, pointers};
