@@ -8,7 +8,6 @@
 use std::fmt;
 use std::str::FromStr;
 
-use aws_lc_rs::rand;
 use jiff::Timestamp;
 
 use crate::util::clock::{format_compact, parse_compact};
@@ -145,7 +144,8 @@ fn is_lower_hex(text: &str) -> bool {
 fn random_hex(digits: usize) -> String {
     use std::hash::{BuildHasher, RandomState};
     let mut bytes = [0_u8; 8];
-    if rand::fill(&mut bytes).is_err() {
+    // Of the system: the library that draws keys first measures the machine for a source of its own, for 50 ms.
+    if getrandom::fill(&mut bytes).is_err() {
         bytes = RandomState::new().hash_one(std::process::id()).to_be_bytes();
     }
     hex::encode(bytes).chars().take(digits).collect()

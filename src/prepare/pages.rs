@@ -163,7 +163,7 @@ fn load(
     };
     match plain {
         Some(plain) => buffer.load(id, plain.bytes)?,
-        None => buffer.load(id, &vec![0; flags.physical_size().len()])?,
+        None => buffer.load_zeros(id)?,
     }
     Ok(plain.is_some())
 }

@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use super::connect::{Backend, IfMissing, Parts, connect};
 use super::error::StoreError;
 use super::explain::Class;
+use super::file::bytes_of;
 use super::local;
 use super::record::MAX_RECORD;
 use super::retry::{Failed, Patience, Subject, persist};
@@ -190,7 +191,7 @@ impl Client {
             let got = self.objects().get_opts(key, options).await?;
             let size = got.meta.size;
             // A range that begins past the end would fail by itself; one that ends past it is cut by the store.
-            let bytes = if size < end { Bytes::new() } else { got.bytes().await? };
+            let bytes = if size < end { Bytes::new() } else { bytes_of(got).await? };
             if size >= end && u64::try_from(bytes.len()) != Ok(length) {
                 return Err(short_answer(bytes.len(), length));
             }

@@ -1,4 +1,5 @@
-//! An object of a file store on its way: a file beside, written past the page cache, synced once, then renamed.
+//! An object of a file store on its way there: a file beside, written past the page cache, synced once, then renamed. And
+//! back: a range of it.
 //!
 //! ```text
 //!   write_part ─► <object>#1, at the part's offset      (several at a time, each with a buffer of its own)
@@ -9,11 +10,12 @@
 //! through the page cache, which belongs to the server.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use object_store::PutPayload;
+use bytes::Bytes;
+use object_store::{GetResult, GetResultPayload, PutPayload};
 use tokio::task::JoinError;
 
 use crate::util::direct::{AlignedBuffer, DirectFile, WRITE_BYTES};
@@ -104,6 +106,23 @@ fn beside(path: &Path, number: u32) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(format!("#{number}"));
     name.into()
+}
+
+/// The bytes that were asked for. `object_store` reads files itself, too, but fills the memory with zeros before.
+pub(super) async fn bytes_of(got: GetResult) -> object_store::Result<Bytes> {
+    match got {
+        GetResult { payload: GetResultPayload::File(mut file, path), range, .. } => {
+            on_disk(move || {
+                let length = range.end.saturating_sub(range.start);
+                let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0));
+                file.seek(SeekFrom::Start(range.start)).map_err(FsError::of("read", &path))?;
+                file.take(length).read_to_end(&mut bytes).map_err(FsError::of("read", &path))?;
+                Ok(bytes.into())
+            })
+            .await
+        }
+        other => other.bytes().await,
+    }
 }
 
 /// Runs on a thread that may block. Failures look as those of `object_store`'s own file store.

@@ -41,6 +41,16 @@ impl PageBuffer {
         self.take(plain).map_err(|source| ApplyError::Page { page: id, source })
     }
 
+    /// Takes in a page that was never written.
+    pub fn load_zeros(&mut self, id: PageId) -> Result<(), ApplyError> {
+        self.id = id;
+        if self.zip.is_some() {
+            return self.load(id, &vec![0; self.physical_size()]);
+        }
+        self.frame.as_bytes_mut().fill(0);
+        Ok(())
+    }
+
     fn take(&mut self, plain: &[u8]) -> Result<(), FormatError> {
         let needed = self.physical_size();
         if plain.len() != needed {
