@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
 
 use super::core::plain_pods::loaded_server;
@@ -103,19 +103,30 @@ async fn label_nodes(space: &Space, label: &str, value: &Value) -> Result<()> {
     Ok(())
 }
 
-/// Applies a restore into a new claim, for a node with a label, which no node has.
-async fn apply_waiting(space: &Space, name: &str, label: &str, spec: &Value) -> Result<()> {
+/// The target of a restore into a new claim.
+fn new_claim(name: &str) -> Value {
+    json!({"newClaim": {"name": format!("data-{name}-0"), "template": {"storage": "2Gi"}}})
+}
+
+/// Applies a restore for a node with a label, which no node has.
+async fn apply_waiting(space: &Space, name: &str, label: &str, target: &Value, spec: &Value) -> Result<()> {
     // A run that was killed may have left it.
     label_nodes(space, label, &Value::Null).await?;
-    let target = json!({"newClaim": {"name": format!("data-{name}-0"), "template": {"storage": "2Gi"}}});
     let selector = json!({"spec": {"runner": {"nodeSelector": {label: "yes"}}}});
-    space.apply_object(&with(with(restore(name, "first", &target), &selector), &json!({"spec": spec}))).await
+    space.apply_object(&with(with(restore(name, "first", target), &selector), &json!({"spec": spec}))).await
 }
 
 /// A restore whose runner waits for a node that is not there, and will find its store stopped when the node comes. Returns
 /// the runner's pod.
-async fn without_store(space: &Space, bucket: &Bucket, name: &str, label: &str, spec: &Value) -> Result<String> {
-    apply_waiting(space, name, label, spec).await?;
+async fn without_store(
+    space: &Space,
+    bucket: &Bucket,
+    name: &str,
+    label: &str,
+    target: &Value,
+    spec: &Value,
+) -> Result<String> {
+    apply_waiting(space, name, label, target, spec).await?;
     let restore = space.reason("MySQLRestore", name, "Succeeded", "Unschedulable", MINUTES).await?;
     bucket.stop().await?;
     Ok(text(&restore, "/status/claims/0/podName").to_owned())
@@ -123,7 +134,7 @@ async fn without_store(space: &Space, bucket: &Bucket, name: &str, label: &str, 
 
 /// A restore whose runner was killed while it asked a stopped store again.
 async fn killed(space: &Space, bucket: &Bucket, name: &str, label: &str, spec: &Value) -> Result<()> {
-    let pod = without_store(space, bucket, name, label, spec).await?;
+    let pod = without_store(space, bucket, name, label, &new_claim(name), spec).await?;
     // It gives up after ten seconds, which may be over by the time that somebody outside of the node has seen it.
     let kill = space.kill9_when(&pod, None, "said 'trying again'");
     let yes = json!("yes");
@@ -149,7 +160,7 @@ async fn a_killed_runner_starts_over_and_applying_again_does_nothing() -> Result
         let restored = Mysql::start(&space, "survivor", 1, 200).await?;
         is_whole(&restored, 0, &mysql, &done).await?;
 
-        let target = json!({"newClaim": {"name": "data-survivor-0", "template": {"storage": "2Gi"}}});
+        let target = new_claim("survivor");
         let labelled = json!({"metadata": {"labels": {"changed": "yes"}},
             "spec": {"runner": {"nodeSelector": {"stillframe.dev/e2e-killed": "yes"}}}});
         space.apply_object(&with(restore("survivor", "first", &target), &labelled)).await?;
@@ -169,7 +180,7 @@ async fn deleting_a_running_restore_leaves_nothing() -> Result<()> {
     scenario("restore-deleted", |space| async move {
         let (bucket, _mysql) = backed_up(&space).await?;
         let label = "stillframe.dev/e2e-deleted";
-        let pod = without_store(&space, &bucket, "unwanted", label, &json!({})).await?;
+        let pod = without_store(&space, &bucket, "unwanted", label, &new_claim("unwanted"), &json!({})).await?;
         label_nodes(&space, label, &json!("yes")).await?;
         // Its store is stopped, so that it gives up after ten seconds, and another one will take its place.
         space.wait("Pod", &pod, "has run", MINUTES, |pod| text(pod, "/status/phase") != "Pending").await?;
@@ -185,6 +196,43 @@ async fn deleting_a_running_restore_leaves_nothing() -> Result<()> {
         let left = space.list("Pod", "app.kubernetes.io/name=stillframe").await?;
         ensure!(left.iter().all(|pod| !text(pod, "/metadata/name").starts_with("unwanted")), "a runner is left");
         Ok(())
+    })
+    .await
+}
+
+/// Somebody deletes the claim that a runner fills: it stays for as long as the runner uses it. Gives what the restore said.
+async fn deleted_while_filled(space: &Space, bucket: &Bucket, name: &str, label: &str) -> Result<(String, String)> {
+    let claim = format!("data-{name}-0");
+    space
+        .apply_object(&json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": claim},
+            "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "2Gi"}}}}))
+        .await?;
+    let target = json!({"existingClaim": {"name": claim}});
+    let pod = without_store(space, bucket, name, label, &target, &json!({"backoffLimit": 0})).await?;
+    label_nodes(space, label, &json!("yes")).await?;
+    space.wait("Pod", &pod, "has run", MINUTES, |pod| text(pod, "/status/phase") != "Pending").await?;
+    space.delete("PersistentVolumeClaim", &claim).await?;
+    bucket.go_on().await?;
+    let said = space.failed("MySQLRestore", name, MINUTES).await?;
+    space.gone("PersistentVolumeClaim", &claim, MINUTES).await?;
+    label_nodes(space, label, &Value::Null).await?;
+    Ok(said)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_that_is_deleted_while_it_is_filled_is_no_restored_one() -> Result<()> {
+    scenario("restore-claim-gone", |space| async move {
+        let (bucket, _mysql) = backed_up(&space).await?;
+        for name in ["gone", "gone-again", "gone-at-last"] {
+            let (reason, message) = deleted_while_filled(&space, &bucket, name, "stillframe.dev/e2e-gone").await?;
+            if reason == "VolumeLost" {
+                ensure!(message.contains(&format!("data-{name}-0 was deleted while it was filled")), "{message}");
+                return Ok(());
+            }
+            // It gives up on a store that is stopped for ten seconds: then it was that which failed.
+            say(format!("{name}: the store came back too late: {reason}"));
+        }
+        bail!("the store came back too late each time")
     })
     .await
 }
@@ -207,7 +255,7 @@ async fn time_and_tries_of_a_restore_end() -> Result<()> {
     scenario("restore-limits", |space| async move {
         let (bucket, mysql) = backed_up(&space).await?;
         let label = "stillframe.dev/e2e-limits";
-        apply_waiting(&space, "late", label, &json!({"activeDeadlineSeconds": 20})).await?;
+        apply_waiting(&space, "late", label, &new_claim("late"), &json!({"activeDeadlineSeconds": 20})).await?;
         let (reason, message) = space.failed("MySQLRestore", "late", MINUTES).await?;
         ensure!(reason == "ActiveDeadlineExceeded" && message.contains("activeDeadlineSeconds"), "{reason}: {message}");
         left_nothing(&space, "late").await?;

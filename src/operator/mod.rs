@@ -182,7 +182,11 @@ async fn cluster_id(client: &Client) -> Option<String> {
             tracing::info!(%error, "backups will not say which cluster made them");
             None
         }
-        Err(_) => None,
+        Err(_) => {
+            let seconds = CLUSTER_ID_PATIENCE.as_secs();
+            tracing::warn!(seconds, "the API server did not answer: backups will not say which cluster made them");
+            None
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use super::start_on;
 use super::support::cli::Cli;
 use super::support::replica;
 use super::support::round;
-use super::support::server::{Server, scratch};
+use super::support::server::{Builder, Server, scratch};
 
 /// A server with a table, a partition and a tablespace outside of its data directory.
 pub async fn source_with_files_outside() -> Server {
@@ -113,11 +113,26 @@ async fn a_data_directory_that_is_seen_under_another_path() {
     assert_eq!(replica::checksums(&copy).await, sums);
 }
 
-/// System tablespace, undo and binary log on volumes of their own come back to other ones, and the report says all that a
-/// server must be told to find them.
 #[tokio::test(flavor = "multi_thread")]
 async fn directories_of_their_own_move_to_others() {
-    let source = Server::builder().separate_dirs().system_files("sys1:12M;sys2:12M:autoextend").start().await;
+    move_directories(Server::builder()).await;
+}
+
+/// The same places, as seen from the data directory.
+#[tokio::test(flavor = "multi_thread")]
+async fn directories_named_by_the_way_up_move_to_others() {
+    let builder = Server::builder()
+        .option("innodb_data_home_dir", "../sys")
+        .option("innodb_undo_directory", "../undo/")
+        .option("innodb_log_group_home_dir", "../redo")
+        .option("log_bin", "../binlog/binlog");
+    move_directories(builder).await;
+}
+
+/// System tablespace, undo and binary log on volumes of their own come back to other ones, and the report says all that a
+/// server must be told to find them.
+async fn move_directories(builder: Builder) {
+    let source = builder.separate_dirs().system_files("sys1:12M;sys2:12M:autoextend").start().await;
     source
         .sql(
             "CREATE DATABASE d;\n\

@@ -1,12 +1,13 @@
-//! From the server's settings to the places the copy reads: pure.
+//! From the server's settings to the places the copy reads.
 //!
 //! ```text
 //!   innodb_data_file_path = ibdata1:12M;/ssd/ibdata2:50M:autoextend      innodb_data_home_dir = /data | unset
 //!                           └ relative to the home ┘└ absolute when the home is set but empty ┘
 //!   --datadir replaces @@datadir as the prefix of every path below it (another mount of the same volume).
+//!   ../undo = beside the data directory: what a backup stores names each place in one way, without `..`
 //! ```
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use crate::capture::{SourceLayout, SystemFile};
 use crate::mysql::ServerInfo;
@@ -49,12 +50,31 @@ impl Mount {
     pub fn resolve(&self, text: impl AsRef<Path>) -> PathBuf {
         let path = text.as_ref();
         let joined = if path.is_absolute() { path.to_path_buf() } else { self.server.join(path) };
-        let clean: PathBuf = joined.components().collect();
+        let clean = without_parents(&joined);
         match clean.strip_prefix(&self.server) {
             Ok(below) => self.datadir.join(below).components().collect(),
             Err(_) => clean,
         }
     }
+}
+
+/// The same place without `..`.
+fn without_parents(path: &Path) -> PathBuf {
+    let mut clean = PathBuf::new();
+    for part in path.components() {
+        if part != Component::ParentDir {
+            clean.push(part);
+            continue;
+        }
+        // Above a link is what is above the place that it leads to.
+        if clean.is_symlink()
+            && let Ok(place) = clean.canonicalize()
+        {
+            clean = place;
+        }
+        let _ = clean.pop();
+    }
+    clean
 }
 
 fn split_list(text: &str) -> impl Iterator<Item = &str> {
@@ -76,7 +96,7 @@ fn system_files(setting: &str, home: &Path) -> Result<Vec<SystemFile>, Error> {
             return Err(Error::new(ErrorKind::UnsupportedServer, message));
         }
         let _ = parse_bytes(size).map_err(|_| bad(part))?;
-        files.push(SystemFile { path: home.join(name) });
+        files.push(SystemFile { path: without_parents(&home.join(name)) });
     }
     if files.is_empty() { Err(bad(setting)) } else { Ok(files) }
 }
@@ -108,5 +128,26 @@ mod tests {
         assert_eq!(mount.resolve("./undo"), Path::new("/mnt/db/undo"));
         assert_eq!(mount.resolve("/var/lib/mysql/redo"), Path::new("/mnt/db/redo"));
         assert_eq!(mount.resolve("/ssd/undo"), Path::new("/ssd/undo"));
+    }
+
+    #[test]
+    fn a_place_is_named_in_one_way_only() {
+        let mount = Mount::new(Path::new("/var/lib/mysql/"), Some(Path::new("/mnt/db")));
+        assert_eq!(mount.resolve("../undo/./undo_001"), Path::new("/var/lib/undo/undo_001"));
+        assert_eq!(mount.resolve("/ssd/../var/lib/mysql/undo"), Path::new("/mnt/db/undo"));
+        assert_eq!(mount.resolve("/../../etc"), Path::new("/etc"));
+        let files = system_files("../system/ibdata1:12M", Path::new("/data")).unwrap();
+        assert_eq!(files[0].path, Path::new("/system/ibdata1"));
+    }
+
+    #[test]
+    fn above_a_link_is_what_is_above_the_place_that_it_leads_to() {
+        let dir = tempfile::tempdir().unwrap();
+        let base = dir.path().canonicalize().unwrap();
+        std::fs::create_dir_all(base.join("disk/data")).unwrap();
+        std::os::unix::fs::symlink("disk/data", base.join("mysql")).unwrap();
+        let server = base.join("mysql");
+        assert_eq!(Mount::new(&server, None).resolve("../undo"), base.join("disk/undo"));
+        assert_eq!(Mount::new(&server, None).resolve("undo"), server.join("undo"));
     }
 }
