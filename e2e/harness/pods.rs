@@ -165,6 +165,27 @@ impl Space {
     /// Kills a runner the moment `condition` holds, a command of bash that may use what `fixtures/kill-when.sh` has.
     /// Returns the step that it was in, or why it was too late. `bucket` is the pod of the S3 server, if that matters.
     pub async fn kill9_when(&self, pod: &str, bucket: Option<&str>, condition: &str) -> Result<Result<String, String>> {
+        Ok(self.signal_when("KILL", pod, bucket, condition).await?.map(|(step, _)| step))
+    }
+
+    /// Stops a runner at such a moment, until it is told to go on. Returns its process.
+    pub async fn stop_when(&self, pod: &str, condition: &str) -> Result<Result<String, String>> {
+        Ok(self.signal_when("STOP", pod, None, condition).await?.map(|(_, process)| process))
+    }
+
+    /// Lets a stopped process go on.
+    pub async fn go_on(&self, process: &str) -> Result<()> {
+        self.on_node(&["bash", "-c", &format!("kill -CONT {process}")]).await.map(drop)
+    }
+
+    /// Sends a runner a signal at such a moment. Returns the step that it was in and its process.
+    async fn signal_when(
+        &self,
+        signal: &str,
+        pod: &str,
+        bucket: Option<&str>,
+        condition: &str,
+    ) -> Result<Result<(String, String), String>> {
         let bucket = match bucket {
             Some(name) => self.get("Pod", name).await?,
             None => Value::Null,
@@ -174,12 +195,15 @@ impl Space {
             ("POD", pod),
             ("STORE_UID", bucket.pointer("/metadata/uid").and_then(Value::as_str).unwrap_or("none")),
             ("CONDITION", condition),
+            ("SIGNAL", signal),
         ];
         let script = super::fill(include_str!("../fixtures/kill-when.sh"), &values);
         // Before all others: moments are short.
         let said = self.on_node(&["nice", "-n", "-15", "bash", "-c", &script]).await?;
         let said = said.trim();
-        let step = said.strip_suffix("killed").map(|step| step.trim().replace("\"step\":", "").replace('"', ""));
-        Ok(step.ok_or_else(|| said.to_owned()))
+        let met = said.rsplit_once("met ");
+        let met =
+            met.map(|(step, process)| (step.trim().replace("\"step\":", "").replace('"', ""), process.to_owned()));
+        Ok(met.ok_or_else(|| said.to_owned()))
     }
 }

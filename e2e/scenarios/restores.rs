@@ -118,15 +118,8 @@ async fn apply_waiting(space: &Space, name: &str, label: &str, target: &Value, s
 
 /// A restore whose runner waits for a node that is not there, and will find its store stopped when the node comes. Returns
 /// the runner's pod.
-async fn without_store(
-    space: &Space,
-    bucket: &Bucket,
-    name: &str,
-    label: &str,
-    target: &Value,
-    spec: &Value,
-) -> Result<String> {
-    apply_waiting(space, name, label, target, spec).await?;
+async fn without_store(space: &Space, bucket: &Bucket, name: &str, label: &str, spec: &Value) -> Result<String> {
+    apply_waiting(space, name, label, &new_claim(name), spec).await?;
     let restore = space.reason("MySQLRestore", name, "Succeeded", "Unschedulable", MINUTES).await?;
     bucket.stop().await?;
     Ok(text(&restore, "/status/claims/0/podName").to_owned())
@@ -134,7 +127,7 @@ async fn without_store(
 
 /// A restore whose runner was killed while it asked a stopped store again.
 async fn killed(space: &Space, bucket: &Bucket, name: &str, label: &str, spec: &Value) -> Result<()> {
-    let pod = without_store(space, bucket, name, label, &new_claim(name), spec).await?;
+    let pod = without_store(space, bucket, name, label, spec).await?;
     // It gives up after ten seconds, which may be over by the time that somebody outside of the node has seen it.
     let kill = space.kill9_when(&pod, None, "said 'trying again'");
     let yes = json!("yes");
@@ -180,7 +173,7 @@ async fn deleting_a_running_restore_leaves_nothing() -> Result<()> {
     scenario("restore-deleted", |space| async move {
         let (bucket, _mysql) = backed_up(&space).await?;
         let label = "stillframe.dev/e2e-deleted";
-        let pod = without_store(&space, &bucket, "unwanted", label, &new_claim("unwanted"), &json!({})).await?;
+        let pod = without_store(&space, &bucket, "unwanted", label, &json!({})).await?;
         label_nodes(&space, label, &json!("yes")).await?;
         // Its store is stopped, so that it gives up after ten seconds, and another one will take its place.
         space.wait("Pod", &pod, "has run", MINUTES, |pod| text(pod, "/status/phase") != "Pending").await?;
@@ -200,39 +193,47 @@ async fn deleting_a_running_restore_leaves_nothing() -> Result<()> {
     .await
 }
 
-/// Somebody deletes the claim that a runner fills: it stays for as long as the runner uses it. Gives what the restore said.
-async fn deleted_while_filled(space: &Space, bucket: &Bucket, name: &str, label: &str) -> Result<(String, String)> {
+/// Somebody deletes the claim that a runner fills: it stays for as long as the runner uses it. Gives what the restore said;
+/// `None` where the runner was done before.
+async fn deleted_while_filled(space: &Space, name: &str, label: &str) -> Result<Option<(String, String)>> {
     let claim = format!("data-{name}-0");
     space
         .apply_object(&json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": claim},
             "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "2Gi"}}}}))
         .await?;
     let target = json!({"existingClaim": {"name": claim}});
-    let pod = without_store(space, bucket, name, label, &target, &json!({"backoffLimit": 0})).await?;
-    label_nodes(space, label, &json!("yes")).await?;
-    space.wait("Pod", &pod, "has run", MINUTES, |pod| text(pod, "/status/phase") != "Pending").await?;
+    apply_waiting(space, name, label, &target, &json!({"backoffLimit": 0})).await?;
+    let restore = space.reason("MySQLRestore", name, "Succeeded", "Unschedulable", MINUTES).await?;
+    let pod = text(&restore, "/status/claims/0/podName");
+    let (stop, yes) = (space.stop_when(pod, r#"said '"step":"open"'"#), json!("yes"));
+    let (stopped, ()) = tokio::try_join!(stop, label_nodes(space, label, &yes))?;
+    label_nodes(space, label, &Value::Null).await?;
+    let process = match stopped {
+        Ok(process) => process,
+        Err(why) => {
+            say(format!("{name}: {why}"));
+            return Ok(None);
+        }
+    };
     space.delete("PersistentVolumeClaim", &claim).await?;
-    bucket.go_on().await?;
+    space.go_on(&process).await?;
     let said = space.failed("MySQLRestore", name, MINUTES).await?;
     space.gone("PersistentVolumeClaim", &claim, MINUTES).await?;
-    label_nodes(space, label, &Value::Null).await?;
-    Ok(said)
+    Ok(Some(said))
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_claim_that_is_deleted_while_it_is_filled_is_no_restored_one() -> Result<()> {
     scenario("restore-claim-gone", |space| async move {
-        let (bucket, _mysql) = backed_up(&space).await?;
+        backed_up(&space).await?;
         for name in ["gone", "gone-again", "gone-at-last"] {
-            let (reason, message) = deleted_while_filled(&space, &bucket, name, "stillframe.dev/e2e-gone").await?;
-            if reason == "VolumeLost" {
-                ensure!(message.contains(&format!("data-{name}-0 was deleted while it was filled")), "{message}");
-                return Ok(());
-            }
-            // It gives up on a store that is stopped for ten seconds: then it was that which failed.
-            say(format!("{name}: the store came back too late: {reason}"));
+            let said = deleted_while_filled(&space, name, "stillframe.dev/e2e-gone").await?;
+            let Some((reason, message)) = said else { continue };
+            let wanted = format!("data-{name}-0 was deleted while it was filled");
+            ensure!(reason == "VolumeLost" && message.contains(&wanted), "{reason}: {message}");
+            return Ok(());
         }
-        bail!("the store came back too late each time")
+        bail!("no runner was met at work")
     })
     .await
 }
