@@ -29,14 +29,19 @@ async fn is_whole(restored: &Mysql, member: u32, mysql: &Mysql, restore: &Value)
     Ok(())
 }
 
+/// Makes an empty claim, and gives the target of a restore into it.
+async fn existing_claim(space: &Space, name: &str) -> Result<Value> {
+    let claim = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name},
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "2Gi"}}}});
+    space.apply_object(&claim).await?;
+    Ok(json!({"existingClaim": {"name": name}}))
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_claim_that_is_there_is_filled_once_and_replaced_when_told() -> Result<()> {
     scenario("restore-in-place", |space| async move {
         let (_bucket, mysql) = backed_up(&space).await?;
-        let claim = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "data-old-0"},
-            "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "2Gi"}}}});
-        space.apply_object(&claim).await?;
-        let target = json!({"existingClaim": {"name": "data-old-0"}});
+        let target = existing_claim(&space, "data-old-0").await?;
         space.apply_object(&restore("empty", "first", &target)).await?;
         let done = space.succeeded("MySQLRestore", "empty").await?;
         let old = Mysql::start(&space, "old", 1, 200).await?;
@@ -116,13 +121,19 @@ async fn apply_waiting(space: &Space, name: &str, label: &str, target: &Value, s
     space.apply_object(&with(with(restore(name, "first", target), &selector), &json!({"spec": spec}))).await
 }
 
+/// The pod of such a restore's runner, once it waits.
+async fn waiting_pod(space: &Space, name: &str) -> Result<String> {
+    let restore = space.reason("MySQLRestore", name, "Succeeded", "Unschedulable", MINUTES).await?;
+    Ok(text(&restore, "/status/claims/0/podName").to_owned())
+}
+
 /// A restore whose runner waits for a node that is not there, and will find its store stopped when the node comes. Returns
 /// the runner's pod.
 async fn without_store(space: &Space, bucket: &Bucket, name: &str, label: &str, spec: &Value) -> Result<String> {
     apply_waiting(space, name, label, &new_claim(name), spec).await?;
-    let restore = space.reason("MySQLRestore", name, "Succeeded", "Unschedulable", MINUTES).await?;
+    let pod = waiting_pod(space, name).await?;
     bucket.stop().await?;
-    Ok(text(&restore, "/status/claims/0/podName").to_owned())
+    Ok(pod)
 }
 
 /// A restore whose runner was killed while it asked a stopped store again.
@@ -197,15 +208,10 @@ async fn deleting_a_running_restore_leaves_nothing() -> Result<()> {
 /// `None` where the runner was done before.
 async fn deleted_while_filled(space: &Space, name: &str, label: &str) -> Result<Option<(String, String)>> {
     let claim = format!("data-{name}-0");
-    space
-        .apply_object(&json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": claim},
-            "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "2Gi"}}}}))
-        .await?;
-    let target = json!({"existingClaim": {"name": claim}});
+    let target = existing_claim(space, &claim).await?;
     apply_waiting(space, name, label, &target, &json!({"backoffLimit": 0})).await?;
-    let restore = space.reason("MySQLRestore", name, "Succeeded", "Unschedulable", MINUTES).await?;
-    let pod = text(&restore, "/status/claims/0/podName");
-    let (stop, yes) = (space.stop_when(pod, r#"said '"step":"open"'"#), json!("yes"));
+    let pod = waiting_pod(space, name).await?;
+    let (stop, yes) = (space.stop_when(&pod, r#"said '"step":"open"'"#), json!("yes"));
     let (stopped, ()) = tokio::try_join!(stop, label_nodes(space, label, &yes))?;
     label_nodes(space, label, &Value::Null).await?;
     let process = match stopped {

@@ -17,14 +17,11 @@ use crate::util::units::parse_bytes;
 /// Where the files of the server `info` are, seen from here; `datadir` overrides what the server says.
 pub fn source_layout(info: &ServerInfo, datadir: Option<&Path>) -> Result<SourceLayout, Error> {
     let mount = Mount::new(&info.datadir, datadir);
-    let home = match info.innodb_data_home_dir.as_deref() {
-        None => mount.datadir.clone(),
-        Some(text) => mount.resolve(text),
-    };
+    let home = Path::new(info.innodb_data_home_dir.as_deref().unwrap_or("./"));
     let directories = split_list(info.innodb_directories.as_deref().unwrap_or_default());
     Ok(SourceLayout {
-        system_files: system_files(&info.innodb_data_file_path, &home)?,
-        data_home: home,
+        system_files: system_files(&info.innodb_data_file_path, |name| mount.resolve(home.join(name)))?,
+        data_home: mount.resolve(home),
         undo_dir: mount.resolve(info.innodb_undo_directory.as_deref().unwrap_or("./")),
         directories: directories.map(|text| mount.resolve(text)).collect(),
         redo_dir: mount.resolve(info.innodb_log_group_home_dir.as_deref().unwrap_or("./")).join("#innodb_redo"),
@@ -43,7 +40,7 @@ pub struct Mount {
 impl Mount {
     /// Pairs the server's `datadir` with the place it is mounted here, the same where nothing else is said.
     pub fn new(server: &Path, here: Option<&Path>) -> Self {
-        Self { server: server.to_path_buf(), datadir: here.unwrap_or(server).to_path_buf() }
+        Self { server: without_parents(server), datadir: here.unwrap_or(server).to_path_buf() }
     }
 
     /// The path `text` of a server's setting, seen from here: relative ones start at the data directory.
@@ -58,7 +55,7 @@ impl Mount {
     }
 }
 
-/// The same place without `..`.
+/// The same place, of an absolute path, without `..`.
 fn without_parents(path: &Path) -> PathBuf {
     let mut clean = PathBuf::new();
     for part in path.components() {
@@ -82,7 +79,7 @@ fn split_list(text: &str) -> impl Iterator<Item = &str> {
 }
 
 /// Reads `innodb_data_file_path`: `name:size[:autoextend[:max:size]]`, joined by semicolons.
-fn system_files(setting: &str, home: &Path) -> Result<Vec<SystemFile>, Error> {
+fn system_files(setting: &str, place: impl Fn(&str) -> PathBuf) -> Result<Vec<SystemFile>, Error> {
     let bad = |part: &str| {
         let message = format!("cannot read innodb_data_file_path {setting:?}: {part:?} is not name:size[:autoextend]");
         Error::new(ErrorKind::UnsupportedServer, message)
@@ -96,7 +93,7 @@ fn system_files(setting: &str, home: &Path) -> Result<Vec<SystemFile>, Error> {
             return Err(Error::new(ErrorKind::UnsupportedServer, message));
         }
         let _ = parse_bytes(size).map_err(|_| bad(part))?;
-        files.push(SystemFile { path: without_parents(&home.join(name)) });
+        files.push(SystemFile { path: place(name) });
     }
     if files.is_empty() { Err(bad(setting)) } else { Ok(files) }
 }
@@ -107,7 +104,8 @@ mod tests {
 
     #[test]
     fn several_system_files_in_their_order() {
-        let files = system_files("ibdata1:12M;/ssd/ibdata2:50M:autoextend:max:2G", Path::new("/data")).unwrap();
+        let home = |name: &str| Path::new("/data").join(name);
+        let files = system_files("ibdata1:12M;/ssd/ibdata2:50M:autoextend:max:2G", home).unwrap();
         assert_eq!(files.len(), 2);
         assert_eq!(files[0].path, Path::new("/data/ibdata1"));
         assert_eq!(files[1].path, Path::new("/ssd/ibdata2"));
@@ -116,7 +114,7 @@ mod tests {
     #[test]
     fn what_cannot_be_read_is_refused_by_name() {
         for bad in ["", "ibdata1", "ibdata1:many", "/dev/sdb1:3Gnewraw"] {
-            let error = system_files(bad, Path::new("/data")).unwrap_err();
+            let error = system_files(bad, |name| Path::new("/data").join(name)).unwrap_err();
             assert_eq!(error.kind, ErrorKind::UnsupportedServer, "{bad}");
         }
     }
@@ -136,8 +134,10 @@ mod tests {
         assert_eq!(mount.resolve("../undo/./undo_001"), Path::new("/var/lib/undo/undo_001"));
         assert_eq!(mount.resolve("/ssd/../var/lib/mysql/undo"), Path::new("/mnt/db/undo"));
         assert_eq!(mount.resolve("/../../etc"), Path::new("/etc"));
-        let files = system_files("../system/ibdata1:12M", Path::new("/data")).unwrap();
-        assert_eq!(files[0].path, Path::new("/system/ibdata1"));
+        let files = system_files("../system/ibdata1:12M", |name| mount.resolve(name)).unwrap();
+        assert_eq!(files[0].path, Path::new("/var/lib/system/ibdata1"));
+        let mount = Mount::new(Path::new("/ssd/../data/"), Some(Path::new("../mnt")));
+        assert_eq!(mount.resolve("/data/undo"), Path::new("../mnt/undo"), "another mount is the user's to name");
     }
 
     #[test]
